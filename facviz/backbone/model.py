@@ -1,0 +1,206 @@
+"""The loaded backbone: model, tokenizer, and the one place in it that `hidden_states[L]` is read from.
+
+torch and transformers are imported inside functions, so that rendering needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from facviz.backbone.locate import identity_of, locate
+from facviz.backbone.quiet import one_line, quiet
+from facviz.config import BackboneConfig
+from facviz.errors import BackboneError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.hooks import RemovableHandle
+
+HookKind = Literal["output", "input"]
+
+_FAMILIES = (  # decoder layers and final norm: Llama, Qwen, Mistral, Gemma; GPT-2; GPT-NeoX
+    ("model.layers", "model.norm"),
+    ("transformer.h", "transformer.ln_f"),
+    ("gpt_neox.layers", "gpt_neox.final_layer_norm"),
+)
+
+
+class Backbone:
+    """A causal language model read at hidden-state index `layer` (0 the embeddings; None takes half depth).
+
+    `identity` names its weights, config and tokenizer; empty for a model that came from no folder.
+
+    Raises:
+        BackboneError: the decoder layers are not found, or `layer` lies outside 0..n_layers.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, layer: int | None = None, name: str = "", identity: str = ""
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.identity = identity
+        self.layer = self.n_layers // 2 if layer is None else layer
+        if not 0 <= self.layer <= self.n_layers:
+            raise BackboneError(f"Layer {layer} does not exist in {name or 'this model'}; choose 0 to {self.n_layers}.")
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers; the last hidden-state index."""
+        return len(self._parts[0])
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.unembedding.shape[1])
+
+    @property
+    def hook_name(self) -> str:
+        """The place in SAELens' words: `blocks.{L-1}.hook_resid_post`, `blocks.0.hook_resid_pre` for L = 0."""
+        return f"blocks.{self.layer - 1}.hook_resid_post" if self.layer else "blocks.0.hook_resid_pre"
+
+    def hook_point(self) -> tuple[torch.nn.Module, HookKind]:
+        """Module whose output, or first input, is `hidden_states[layer]` (a v4 decoder layer's output is a tuple).
+
+        L = 0 is read where it enters the first layer, after position embeddings and scaling; L = n_layers is, as in
+        `output_hidden_states=True`, what leaves the final norm.
+        """
+        layers, norm = self._parts
+        if self.layer == 0:
+            return layers[0], "input"
+        return (norm if self.layer == self.n_layers else layers[self.layer - 1]), "output"
+
+    @property
+    def layer_module(self) -> torch.nn.Module:
+        """Module of `hook_point`; its output is `hidden_states[layer]`, its input for L = 0."""
+        return self.hook_point()[0]
+
+    def on_model_acts(self, callback: Callable[[torch.Tensor], None]) -> RemovableHandle:
+        """Call back with `hidden_states[layer]` [batch, position, d_model] of each forward until `handle.remove()`."""
+        module, kind = self.hook_point()
+
+        def on_input(_: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            callback(args[0] if args else kwargs["hidden_states"])
+
+        def on_output(_: object, __: object, output: Any) -> None:
+            callback(output[0] if isinstance(output, tuple) else output)
+
+        if kind == "input":
+            return module.register_forward_pre_hook(on_input, with_kwargs=True)
+        return module.register_forward_hook(on_output)
+
+    @property
+    def unembedding(self) -> torch.Tensor:
+        """Output embedding matrix [vocab, d_model]."""
+        head = self.model.get_output_embeddings()
+        if head is None:
+            raise BackboneError(f"{self.name or 'This model'} has no output embedding; choose a causal language model.")
+        weight: torch.Tensor = head.weight
+        return weight
+
+    @property
+    def final_norm_weight(self) -> torch.Tensor | None:
+        """Scale the final norm applies to each direction, [d_model]; None for a norm without one."""
+        import torch
+
+        norm = self._parts[1]
+        weight = getattr(norm, "weight", None)
+        if weight is None or isinstance(norm, torch.nn.LayerNorm):
+            return weight
+        with torch.no_grad():  # an RMS norm of ones is its effective scale, also where the code applies 1 + weight
+            scale: torch.Tensor = norm(torch.ones_like(weight))
+        return scale
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        for layers, norm in _FAMILIES:
+            found = _attribute(self.model, layers), _attribute(self.model, norm)
+            if found[0] is not None and found[1] is not None:
+                return found
+        raise BackboneError(
+            f"The decoder layers of {type(self.model).__name__} are not where Llama, Qwen, Mistral, Gemma, GPT-2 or "
+            "GPT-NeoX have them; choose a model of one of these families."
+        )
+
+
+def _attribute(root: Any, path: str) -> Any:
+    for part in path.split("."):
+        root = getattr(root, part, None)
+    return root
+
+
+def load_backbone(
+    name: str = "default",
+    layer: int | None = None,
+    *,
+    config: BackboneConfig | None = None,
+    dtype: torch.dtype | None = None,
+) -> Backbone:
+    """Load a causal LM from a hub id, folder, GGUF file or `default`, on the CPU, without gradients.
+
+    `config` fills what the arguments leave at their defaults; None and `auto` load as float32.
+
+    Raises:
+        BackboneError: it cannot be found, fetched, converted or read.
+    """
+    import torch
+
+    config = config or BackboneConfig()
+    name = config.name if name == "default" else name
+    folder = locate(name)
+    if dtype is None:
+        dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    tokenizer, model = _read_tokenizer(folder, name), _read_model(folder, name, dtype)
+    return Backbone(model, tokenizer, config.layer if layer is None else layer, name, identity_of(folder))
+
+
+def load_tokenizer(name: str = "default") -> Any:
+    """The fast tokenizer alone; the weights of a hub model are not downloaded.
+
+    Raises:
+        BackboneError: it cannot be found, or knows no character offsets.
+    """
+    return _read_tokenizer(locate(name, with_weights=False), name)
+
+
+def _read_tokenizer(folder: Path, name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    loader: Any = AutoTokenizer
+    try:
+        with quiet():
+            tokenizer = loader.from_pretrained(str(folder))
+    except Exception as error:  # dozens of kinds, by file format
+        raise BackboneError(
+            f"The tokenizer of {name} cannot be loaded ({one_line(error)}); give a model with a tokenizer.json."
+        ) from error
+    if not tokenizer.is_fast:
+        raise BackboneError(
+            f"The tokenizer of {name} knows no character offsets; choose one with a fast tokenizer (tokenizer.json)."
+        )
+    return tokenizer
+
+
+def _read_model(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM
+    try:
+        with quiet():
+            model, report = loader.from_pretrained(
+                str(folder), dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
+    except Exception as error:  # dozens of kinds, by architecture
+        raise BackboneError(
+            f"The model {name} cannot be loaded ({one_line(error)}); give a causal language model with safetensors."
+        ) from error
+    if report["missing_keys"]:  # transformers would run it with random numbers in their place
+        raise BackboneError(
+            f"The weights of {name} lack {len(report['missing_keys'])} tensors (e.g. {min(report['missing_keys'])}); "
+            "download the model again, or choose a causal language model."
+        )
+    return model.eval().requires_grad_(False)

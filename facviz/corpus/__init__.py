@@ -1,0 +1,11 @@
+"""Reading a user's files into documents, and drawing one dataset out of another.
+
+`CorpusReader` streams documents and keeps a report of everything that did not become one; it knows nothing of models,
+stores or workspaces.
+"""
+
+from facviz.corpus.mapping import FieldMapping
+from facviz.corpus.reader import CorpusReader, CorpusReport
+from facviz.corpus.sampling import draw_sample
+
+__all__ = ["CorpusReader", "CorpusReport", "FieldMapping", "draw_sample"]

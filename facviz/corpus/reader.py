@@ -1,0 +1,164 @@
+"""A dataset file as a stream of distinct documents, with an account of every row that did not become one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from facviz.config import DatasetConfig
+from facviz.corpus.files import TEXT_COLUMN, check_file, hash_file, read_rows
+from facviz.corpus.mapping import FieldMapping, check_mapping, list_fields, map_fields, map_lines
+from facviz.corpus.shapes import RowError, build_documents
+from facviz.corpus.wording import excerpt_of, quote_name, quote_names
+from facviz.errors import InputError
+from facviz.records import Document, DroppedRow
+
+MAX_STORED_DROPS = 10_000
+OTHER_REASONS = "other reasons"
+
+_MAX_REASONS = 100
+_GUESS_ROWS = 100
+
+
+@dataclass(slots=True)
+class CorpusReport:
+    """What became of the rows.
+
+    Except where `limit` stopped the reading, rows × documents a row = documents + duplicates + dropped × the same.
+    """
+
+    n_rows: int = 0
+    n_documents: int = 0
+    n_duplicates: int = 0
+    n_label_conflicts: int = 0
+    """Duplicates whose label differs from that of the document kept, the first."""
+    dropped: list[DroppedRow] = field(default_factory=list)
+    """The first 10,000 dropped rows; `dropped_by_reason` counts all."""
+    dropped_by_reason: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    """Documents by label; those without one are not in it."""
+    roles: dict[str, int] = field(default_factory=dict)
+    """Messages by role."""
+    sha256: str = ""
+    """Of the file's bytes on disk; empty until the iteration has finished."""
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows that became no document."""
+        return sum(self.dropped_by_reason.values())
+
+    def _add_drop(self, row: DroppedRow) -> None:
+        is_known = row.reason in self.dropped_by_reason or len(self.dropped_by_reason) < _MAX_REASONS
+        reason = row.reason if is_known else OTHER_REASONS
+        self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + 1
+        if len(self.dropped) < MAX_STORED_DROPS:
+            self.dropped.append(row)
+
+    def _add_document(self, document: Document) -> None:
+        self.n_documents += 1
+        if document.label is not None:
+            self.labels[document.label] = self.labels.get(document.label, 0) + 1
+        for message in document.messages:
+            self.roles[message.role] = self.roles.get(message.role, 0) + 1
+
+
+class CorpusReader:
+    """Streams the documents of one file; `report` tells the whole story once an iteration has finished.
+
+    Raises:
+        InputError: on construction for a missing file or contradictory settings, while iterating for a file that
+            cannot be read or yields no document.
+    """
+
+    def __init__(self, config: DatasetConfig) -> None:
+        if not config.path:
+            raise InputError(f"Dataset {config.name} is drawn from another one and has no file; give it a `path`.")
+        self.config = config
+        self.report = CorpusReport()
+        self._path = Path(config.path)
+        self._has_label = False
+        self._format = check_file(self._path)
+        check_mapping(config, self._format)
+
+    @property
+    def mapping(self) -> FieldMapping:
+        """How rows become documents; the first access reads the first rows."""
+        if self._format == "txt":
+            return map_lines(self.config, TEXT_COLUMN)
+        return self._guessed
+
+    @cached_property
+    def _guessed(self) -> FieldMapping:
+        return map_fields(self.config, self._first_rows, self._path.name)
+
+    @cached_property
+    def _first_rows(self) -> list[Mapping[str, Any]]:
+        rows: list[Mapping[str, Any]] = []
+        reasons: Counter[str] = Counter()
+        for row in read_rows(self._path):
+            if isinstance(row, DroppedRow):
+                reasons[row.reason] += 1
+                continue
+            rows.append(row[1])
+            if len(rows) == _GUESS_ROWS:
+                break
+        if not rows:
+            raise self._no_documents(reasons, fields=[])
+        return rows
+
+    def __iter__(self) -> Iterator[Document]:
+        """Distinct documents in file order; starts a new `report`."""
+        mapping = self.mapping
+        report = self.report = CorpusReport()
+        first_labels: dict[int, str | None] = {}
+        for document in self._read_documents(mapping, report):
+            key = int(document.doc_id, 16)  # half the memory of the string
+            if key in first_labels:
+                report.n_duplicates += 1
+                report.n_label_conflicts += document.label != first_labels[key]
+                continue
+            first_labels[key] = document.label
+            report._add_document(document)
+            yield document
+            if report.n_documents == self.config.limit:
+                break
+        self._check_outcome(mapping, report)
+        report.sha256 = hash_file(self._path)
+
+    def _read_documents(self, mapping: FieldMapping, report: CorpusReport) -> Iterator[Document]:
+        self._has_label = False
+        for row in read_rows(self._path):
+            report.n_rows += 1
+            if isinstance(row, DroppedRow):
+                report._add_drop(row)
+                continue
+            number, fields = row
+            self._has_label = self._has_label or mapping.label_field in fields
+            try:
+                documents = build_documents(fields, mapping)
+            except RowError as error:
+                report._add_drop(DroppedRow(number, str(error), excerpt_of(fields)))
+            else:
+                yield from documents
+
+    def _check_outcome(self, mapping: FieldMapping, report: CorpusReport) -> None:
+        fields = [] if mapping.is_per_line else list_fields(self._first_rows)
+        if not report.n_documents:
+            raise self._no_documents(report.dropped_by_reason, fields)
+        if mapping.label_field and not self._has_label:
+            raise InputError(
+                f"{self._path.name} has no field {quote_name(mapping.label_field)} for the label;"
+                f" set `label_field` to one of {quote_names(fields)}, or to the empty string for none."
+            )
+
+    def _no_documents(self, reasons: Mapping[str, int], fields: list[str]) -> InputError:
+        name, n_rows = self._path.name, sum(reasons.values())
+        if not n_rows:
+            return InputError(f"{name} holds no rows; give a file with at least one document.")
+        counts = ", ".join(f"{reason}: {n:,}" for reason, n in Counter(reasons).most_common(3))
+        advice = f"set `text_field` or `shape` to fit its fields {quote_names(fields)}" if fields else "repair the file"
+        return InputError(f"None of the rows of {name} became a document ({counts}); {advice}.")

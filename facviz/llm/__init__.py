@@ -1,0 +1,1 @@
+"""Clients behind the LLMClient port; the only place that may import a provider."""

@@ -1,0 +1,112 @@
+"""Packaged prompt texts, versioned by file name: `<name>.v<n>.md`, task guidelines under `tasks/`.
+
+Templates hold `$name` placeholders. Values are pasted in as they are: never parsed, never evaluated, so a text full of
+braces and dollar signs stays that text. A template that changes its meaning gets a new version beside the old one.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from importlib.resources.abc import Traversable
+from string import Template
+
+from facviz.errors import InputError
+from facviz.records import TaskGuideline
+
+FOLDER: Traversable = resources.files(__name__)
+
+_FILE_NAME = re.compile(r"(?P<name>[a-z][a-z0-9_]*)\.v(?P<version>[0-9]+)\.md")
+_FRONT_MATTER = re.compile(r"---\n(?P<fields>.*?)\n---\n(?P<body>.*)", re.DOTALL)
+_TASK_FIELDS = ("title", "roles", "sign", "sample_request")
+
+
+def task_names() -> list[str]:
+    """Names of the packaged tasks, without version, sorted."""
+    return sorted(_newest(FOLDER / "tasks"))
+
+
+def task_template(name: str) -> str:
+    """File name without suffix of the text behind a task, for the record: `toxicity` → `toxicity.v1`.
+
+    A name that already carries a version stays as it is.
+    """
+    newest = _newest(FOLDER / "tasks")
+    known = {*newest.values(), *_templates(FOLDER / "tasks")}
+    if name not in newest and name not in known:
+        raise InputError(f"There is no task {name!r}; choose one of {', '.join(task_names())}.")
+    return newest.get(name, name)
+
+
+def load_task(name: str) -> TaskGuideline:
+    """The guideline of a packaged task: newest version, or the one named (`toxicity.v1`).
+
+    Raises:
+        InputError: no such task; the message lists the known ones.
+    """
+    template = task_template(name)
+    text = (FOLDER / "tasks" / f"{template}.md").read_text(encoding="utf-8")
+    return parse_task(template.split(".")[0], text)
+
+
+def parse_task(name: str, text: str) -> TaskGuideline:
+    """A guideline from its file: `key: value` lines between `---`, a description, then `- ` rubric points."""
+    match = _FRONT_MATTER.fullmatch(text)
+    if match is None:
+        raise InputError(f"The task {name} must start with `key: value` lines between two `---` lines.")
+    fields = dict(_field(name, line) for line in match["fields"].splitlines() if line.strip())
+    absent = [key for key in _TASK_FIELDS if not fields.get(key)]
+    if absent:
+        raise InputError(f"The task {name} lacks {', '.join(absent)} between its `---` lines; add it.")
+    if fields["sign"] not in ("+1", "-1"):
+        raise InputError(f"The task {name} has the sign {fields['sign']!r}; write +1 or -1.")
+    description, *points = (" ".join(part.split()) for part in re.split(r"^- ", match["body"], flags=re.MULTILINE))
+    if not description or not points or not all(points):
+        raise InputError(f"The task {name} needs a description followed by rubric points, each a line beginning `- `.")
+    return TaskGuideline(
+        name=name,
+        title=fields["title"],
+        roles=tuple(role.strip() for role in fields["roles"].split(",")),
+        sign=int(fields["sign"]),
+        description=description,
+        points=tuple(points),
+        sample_request=fields["sample_request"],
+    )
+
+
+def _field(name: str, line: str) -> tuple[str, str]:
+    key, colon, value = line.partition(":")
+    if not colon or key.strip() not in _TASK_FIELDS:
+        raise InputError(f"The task {name} has the line {line!r}; use only {', '.join(_TASK_FIELDS)}, as `key: value`.")
+    return key.strip(), value.strip()
+
+
+def render(template_name: str, /, **values: str) -> str:
+    """The text of `<template_name>.md` (such as `synthesize_pairs.v1`) with every `$placeholder` replaced.
+
+    Raises:
+        InputError: no such template, a placeholder without a value, or a value without a placeholder.
+    """
+    known = _templates(FOLDER)
+    if template_name not in known:
+        raise InputError(f"There is no template {template_name!r}; choose one of {', '.join(known) or 'none'}.")
+    template = Template((FOLDER / f"{template_name}.md").read_text(encoding="utf-8").rstrip("\n"))
+    if not template.is_valid():
+        raise InputError(f"The template {template_name} holds a stray `$`; write `$$` for a dollar sign.")
+    wanted = set(template.get_identifiers())
+    if wanted != values.keys():
+        wrong = ", ".join(sorted(wanted ^ values.keys()))
+        raise InputError(f"The template {template_name} takes exactly {', '.join(sorted(wanted))}; check {wrong}.")
+    return template.substitute(values)
+
+
+def _templates(folder: Traversable) -> list[str]:
+    """Template ids in a folder; a name is looked up here, so it can never be a path."""
+    return sorted(f.name.removesuffix(".md") for f in folder.iterdir() if _FILE_NAME.fullmatch(f.name))
+
+
+def _newest(folder: Traversable) -> dict[str, str]:
+    """Name → id of its highest version."""
+    matches = [_FILE_NAME.fullmatch(f.name) for f in folder.iterdir()]
+    found = sorted((int(m["version"]), m["name"]) for m in matches if m)
+    return {name: f"{name}.v{version}" for version, name in found}

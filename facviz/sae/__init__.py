@@ -1,0 +1,1 @@
+"""Sparse autoencoders: weights, inference, training, evaluation, directions, file formats. Knows no model."""

@@ -1,0 +1,54 @@
+"""BatchTopK: k features per token on average over a batch; exported as JumpReLU with one threshold.
+
+Inference must not let tokens of a batch compete, so it uses a running mean of the smallest kept activation. The mean is
+exponential over about the last twenty steps, when weights hardly move any more, and corrected for its start, so that
+runs of a few steps have a threshold too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from facviz.sae.codes import Codes, batch_top_k_codes
+from facviz.sae.weights import Activation
+
+_DECAY = 0.95
+
+
+class BatchTopK:
+    """Learns the threshold: `_sum / _weight` is the running mean."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self._sum = 0.0
+        self._weight = 0.0
+
+    def select(self, pre: Tensor) -> Codes:
+        """The k × n largest activations of the batch."""
+        return batch_top_k_codes(pre, self.k * len(pre))
+
+    def observe(self, selected: Codes) -> None:
+        """Move the threshold towards the smallest kept activation of this batch."""
+        if len(selected.values):
+            self._sum = _DECAY * self._sum + (1 - _DECAY) * float(selected.values.min())
+            self._weight = _DECAY * self._weight + (1 - _DECAY)
+
+    @property
+    def threshold(self) -> float:
+        """On the scale of training inputs; 0 before the first step."""
+        return self._sum / self._weight if self._weight else 0.0
+
+    def export(self, d_sae: int, input_scale: float) -> Activation:
+        """JumpReLU with the learnt threshold for every feature."""
+        return Activation("jumprelu", threshold=torch.full((d_sae,), self.threshold / input_scale))
+
+    def state(self) -> dict[str, Tensor]:
+        """The running mean's sum and weight, in float64."""
+        return {"threshold_mean": torch.tensor([self._sum, self._weight], dtype=torch.float64)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue the running mean."""
+        self._sum, self._weight = state["threshold_mean"].tolist()

@@ -1,0 +1,89 @@
+"""Sparse codes of tokens and the three ways to select them from dense pre-activations.
+
+Selections keep strictly positive values only, ascending by feature within a token, and depend on nothing but their
+arguments, so that training and inference share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_PROBED_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """Feature activations of n tokens, token-major: token t owns `indices[offsets[t]:offsets[t+1]]`.
+
+    `shift` and `scale` [n, 1] undo a per-token normalisation of the input; None where there is none.
+    """
+
+    indices: Tensor  # [nnz] int64, ascending within a token
+    values: Tensor  # [nnz] float32, all > 0
+    offsets: Tensor  # [n + 1] int64
+    shift: Tensor | None = None
+    scale: Tensor | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens, with or without active features."""
+        return len(self.offsets) - 1
+
+    @property
+    def tokens(self) -> Tensor:
+        """[nnz] token of each entry."""
+        return torch.arange(self.n_tokens, device=self.offsets.device).repeat_interleave(self.offsets.diff())
+
+
+def codes_at(pre: Tensor, tokens: Tensor, features: Tensor) -> Codes:
+    """Codes of the given entries of pre [n, d_sae], which must come sorted by token, then feature."""
+    counts = torch.bincount(tokens, minlength=len(pre))
+    return Codes(features, pre[tokens, features], _offsets(counts))
+
+
+def top_k_codes(pre: Tensor, k: int) -> Codes:
+    """Top k of every token, then ReLU: at most k features a token."""
+    features = pre.topk(k, dim=1, sorted=False).indices.sort(dim=1).values
+    values = pre.gather(1, features)
+    kept = values > 0
+    return Codes(features[kept], values[kept], _offsets(kept.sum(1)))
+
+
+def threshold_codes(pre: Tensor, threshold: Tensor | float) -> Codes:
+    """Every entry strictly above `threshold` (a number or one per feature) and above zero."""
+    positive = threshold.clamp_min(0) if isinstance(threshold, Tensor) else max(threshold, 0.0)
+    tokens, features = (pre > positive).nonzero(as_tuple=True)
+    return codes_at(pre, tokens, features)
+
+
+def batch_top_k_codes(pre: Tensor, n_kept: int) -> Codes:
+    """The `n_kept` largest entries of the whole batch, then ReLU; a token keeps as many as it deserves."""
+    flat = pre.flatten()
+    candidates = (flat > _safe_cutoff(pre, n_kept)).nonzero().squeeze(1)
+    if len(candidates) < n_kept:
+        candidates = (flat > 0).nonzero().squeeze(1)
+    if len(candidates) > n_kept:
+        best = flat[candidates].topk(n_kept, sorted=False).indices.sort().values
+        candidates = candidates[best]
+    return codes_at(pre, candidates // pre.shape[1], candidates % pre.shape[1])
+
+
+def _safe_cutoff(pre: Tensor, n_kept: int) -> float:
+    """A value probably below the batch's cutoff: an exact search over all entries costs ten times as much."""
+    probe = pre[:: max(1, len(pre) // _PROBED_ROWS)].flatten()
+    n_probe = min(len(probe), 2 * n_kept * len(probe) // pre.numel() + 1)
+    return max(float(probe.topk(n_probe, sorted=False).values.min()), 0.0)
+
+
+def concatenate(parts: Sequence[Codes]) -> Codes:
+    """Codes of consecutive chunks of tokens as one; at least one part."""
+    counts = torch.cat([part.offsets.diff() for part in parts])
+    return Codes(torch.cat([p.indices for p in parts]), torch.cat([p.values for p in parts]), _offsets(counts))
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -1,0 +1,50 @@
+"""What decoder directions say without any data: the output tokens they promote and the features they resemble."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facviz.errors import SaeError
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+@torch.no_grad()
+def top_output_tokens(
+    W_dec: Tensor, unembedding: Tensor, k: int, *, final_norm_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Token ids and logits [n, k], strongest first, of W_dec [n, d_in] through `unembedding` [vocab, d_in].
+
+    `final_norm_weight` [d_in] is the gain of the model's last norm, which a direction passes on its way out.
+    """
+    directions = W_dec.to(torch.float32)
+    if final_norm_weight is not None:
+        directions = directions * final_norm_weight.to(torch.float32)
+    logits, ids = _chunked_top(directions, unembedding.to(torch.float32), k)
+    return ids, logits
+
+
+@torch.no_grad()
+def nearest_features(W_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Ids and cosines [d_sae, k] of the features with the most similar decoder rows, closest first, self excluded."""
+    rows = torch.nn.functional.normalize(W_dec.to(torch.float32), dim=1)
+    cosines, ids = _chunked_top(rows, rows, k, exclude_self=True)
+    return ids, cosines
+
+
+def _chunked_top(rows: Tensor, table: Tensor, k: int, *, exclude_self: bool = False) -> tuple[Tensor, Tensor]:
+    n_choices = len(table) - exclude_self
+    if rows.shape[1:] != table.shape[1:] or not 0 < k <= n_choices:
+        raise SaeError(
+            f"Cannot rank the top {k} of {n_choices} for shapes {tuple(rows.shape)} and {tuple(table.shape)}; "
+            "widths must agree and k fit."
+        )
+    tops = []
+    chunk = max(1, _CHUNK_BYTES // (4 * len(table)))
+    for start in range(0, len(rows), chunk):
+        scores = rows[start : start + chunk] @ table.T
+        if exclude_self:
+            scores.diagonal(offset=start).fill_(-torch.inf)
+        tops.append(scores.topk(k, dim=1))
+    return torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])

@@ -1,0 +1,132 @@
+"""The SAE at inference: model activations to sparse codes and back, in float32, with bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from facviz.errors import SaeError
+from facviz.sae.codes import Codes, concatenate, threshold_codes, top_k_codes
+from facviz.sae.weights import SaeWeights
+
+__all__ = ["SAE", "Codes"]
+
+# Larger chunks are no faster (the matmul is saturated), smaller ones lose to per-chunk overhead at d_sae 65,536.
+_PRE_ACTIVATION_BYTES = 64 * 2**20
+_ARCHITECTURES = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu"}
+
+
+class SAE:
+    """A loaded or trained sparse autoencoder; `metadata` says which model and layer it belongs to."""
+
+    def __init__(self, weights: SaeWeights, metadata: Mapping[str, Any] | None = None) -> None:
+        self.weights = weights
+        self.metadata = dict(metadata or {})
+        self._decoder = weights.decoder
+        self._chunk_tokens = max(1, _PRE_ACTIVATION_BYTES // (4 * weights.d_sae))
+
+    @property
+    def d_in(self) -> int:
+        """Width of the model activations."""
+        return self.weights.d_in
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features."""
+        return self.weights.d_sae
+
+    @property
+    def architecture(self) -> str:
+        """How it selects at inference: `standard` (ReLU), `topk` or `jumprelu` (also every BatchTopK export)."""
+        return _ARCHITECTURES[self.weights.activation.kind]
+
+    @property
+    def W_dec(self) -> Tensor:  # noqa: N802
+        """[d_sae, d_in] decoder directions, also where the decoder is tied."""
+        return self._decoder
+
+    def to(self, device: torch.device | str) -> SAE:
+        """The same SAE on another device."""
+        return SAE(self.weights.to(device), self.metadata)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, dense: bool = False) -> Codes:
+        """Codes of x [n, d_in]; `dense=True` keeps every positive pre-activation (the published code's mode).
+
+        Raises:
+            SaeError: x has another width or holds values that are not finite.
+        """
+        x = self._check_input(x)
+        return concatenate([self._encode_chunk(chunk, dense) for chunk in torch.split(x, self._chunk_tokens)])
+
+    def _encode_chunk(self, x: Tensor, dense: bool) -> Codes:
+        w = self.weights
+        x = x.to(torch.float32)
+        pre = torch.addmm(w.b_enc, x - w.b_dec if w.pre_bias else x, w.W_enc)
+        if dense or w.activation.kind == "relu":
+            return threshold_codes(pre, 0.0)
+        if w.activation.threshold is not None:
+            return threshold_codes(pre, w.activation.threshold)
+        return top_k_codes(pre, w.activation.k or 0)
+
+    def to_dense(self, codes: Codes) -> Tensor:
+        """[n, d_sae], zero where a feature is inactive."""
+        self._check_codes(codes)
+        dense = torch.zeros(codes.n_tokens, self.d_sae, device=codes.values.device)
+        dense[codes.tokens, codes.indices] = codes.values
+        return dense
+
+    def encode_dense(self, x: Tensor) -> Tensor:
+        """`to_dense(encode(x))`, [n, d_sae]."""
+        return self.to_dense(self.encode(x))
+
+    @torch.no_grad()
+    def decode(self, codes: Codes | Tensor) -> Tensor:
+        """Reconstruction [n, d_in] of sparse codes, or of dense feature activations [n, d_sae]."""
+        if isinstance(codes, Tensor):
+            if codes.ndim != 2 or codes.shape[1] != self.d_sae:
+                raise SaeError(f"Dense codes have shape {tuple(codes.shape)}; this SAE needs [n, {self.d_sae}].")
+            return torch.addmm(self.weights.b_dec, codes.to(torch.float32), self._decoder)
+        self._check_codes(codes)
+        x = decode_bag(codes, self._decoder) + self.weights.b_dec
+        if codes.scale is not None:
+            x = x * codes.scale
+        return x if codes.shift is None else x + codes.shift
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """`decode(encode(x))`, [n, d_in]."""
+        return self.decode(self.encode(x))
+
+    def save(self, folder: str | Path, *, half_precision: bool = False) -> Path:
+        """Write the SAELens v6 format, atomically; `half_precision` stores the two matrices as float16."""
+        from facviz.sae.formats import saelens  # the formats build SAEs, so this module cannot import them above
+
+        return saelens.save(self, folder, half_precision=half_precision)
+
+    def _check_input(self, x: Tensor) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.d_in:
+            raise SaeError(f"Activations have shape {tuple(x.shape)}; this SAE was made for [n, {self.d_in}].")
+        if not bool(torch.isfinite(x).all()):
+            raise SaeError("Activations hold NaN or infinite values; run the backbone in float32 or bfloat16.")
+        return x.to(self.weights.W_enc.device)
+
+    def _check_codes(self, codes: Codes) -> None:
+        if len(codes.indices) and int(codes.indices.max()) >= self.d_sae:
+            raise SaeError(f"Codes name feature {int(codes.indices.max())}; this SAE has only {self.d_sae} features.")
+
+
+def decode_bag(codes: Codes, decoder: Tensor) -> Tensor:
+    """Weighted sums of decoder rows, [n, d_in], without ever forming the dense code."""
+    return embedding_bag(
+        codes.indices,
+        decoder,
+        codes.offsets,
+        mode="sum",
+        per_sample_weights=codes.values,
+        include_last_offset=True,
+    )

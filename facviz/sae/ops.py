@@ -1,0 +1,105 @@
+"""Sparse training kernels: encode and decode at selected positions, with gradients that never touch [batch, d_sae].
+
+All sums are embedding bags, once over the features of a token and once over the tokens of a feature. Each bag is added
+up by one thread in a fixed order, so results repeat bitwise at the same number of threads, which COO products and
+scattered additions do not promise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn.functional import embedding_bag
+
+from facviz.sae.codes import Codes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pattern:
+    """Where codes are non-zero, listed by token and (`order`, `feature_offsets`) by feature."""
+
+    features: Tensor  # [nnz]
+    offsets: Tensor  # [n + 1]
+    tokens: Tensor  # [nnz]
+    order: Tensor  # [nnz] entries sorted by feature, then token
+    feature_offsets: Tensor  # [d_sae + 1]
+
+    @classmethod
+    def of(cls, codes: Codes, d_sae: int) -> Pattern:
+        """The pattern of codes; their values are dropped."""
+        counts = torch.bincount(codes.indices, minlength=d_sae)
+        feature_offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        order = codes.indices.argsort(stable=True)
+        return cls(codes.indices, codes.offsets, codes.tokens, order, feature_offsets)
+
+
+def sum_by_token(pattern: Pattern, values: Tensor, table: Tensor) -> Tensor:
+    """[n, d]: for each token the sum of `values` × rows of table [d_sae, d]."""
+    return _bag(pattern.features, table, pattern.offsets, values)
+
+
+def sum_by_feature(pattern: Pattern, values: Tensor, rows: Tensor) -> Tensor:
+    """[d_sae, d]: for each feature the sum of `values` × rows [n, d]; zero for features without an entry."""
+    order = pattern.order
+    return _bag(pattern.tokens[order], rows, pattern.feature_offsets, values[order])
+
+
+def dots_at(pattern: Pattern, rows: Tensor, table: Tensor) -> Tensor:
+    """[nnz] products rows[token] · table[feature], for rows [n, d] and table [d_sae, d].
+
+    They are the derivative of a bag by its weights, which torch computes without gathering [nnz, d].
+    """
+    with torch.enable_grad():
+        weights = torch.zeros(len(pattern.features), device=table.device, requires_grad=True)
+        bag = _bag(pattern.features, table.detach(), pattern.offsets, weights)
+    return torch.autograd.grad(bag, weights, rows)[0]
+
+
+def _bag(indices: Tensor, table: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    return embedding_bag(indices, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
+class _EncodeAt(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, pattern: Pattern) -> Tensor:
+        ctx.save_for_backward(x, W_enc)
+        ctx.pattern = pattern
+        return dots_at(pattern, x, W_enc) + b_enc[pattern.features]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, W_enc = ctx.saved_tensors
+        grad, pattern = grads[0].contiguous(), ctx.pattern
+        grad_b_enc = torch.zeros(len(W_enc), device=grad.device).index_add_(0, pattern.features, grad)
+        grad_x = sum_by_token(pattern, grad, W_enc)
+        return grad_x, sum_by_feature(pattern, grad, x), grad_b_enc, None
+
+
+class _DecodeAt(Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
+        ctx.save_for_backward(values, W_dec)
+        ctx.pattern = pattern
+        return sum_by_token(pattern, values, W_dec)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        values, W_dec = ctx.saved_tensors
+        grad, pattern = grads[0].contiguous(), ctx.pattern
+        return dots_at(pattern, grad, W_dec), sum_by_feature(pattern, values, grad), None
+
+
+def encode_at(x: Tensor, W_enc: Tensor, b_enc: Tensor, pattern: Pattern) -> Tensor:
+    """[nnz] pre-activations of the pattern's entries, for x [n, d_in] and W_enc as rows [d_sae, d_in]."""
+    values: Tensor = _EncodeAt.apply(x, W_enc, b_enc, pattern)  # type: ignore[no-untyped-call]
+    return values
+
+
+def decode_at(values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
+    """[n, d_in] weighted sums of the rows of W_dec [d_sae, d_in]; b_dec is the caller's."""
+    decoded: Tensor = _DecodeAt.apply(values, W_dec, pattern)  # type: ignore[no-untyped-call]
+    return decoded

@@ -1,0 +1,126 @@
+"""The manifest: which shard files belong to which result, in the order they became true.
+
+An entry follows its file: write under a temporary name, fsync, rename, then append the entry. So a kill at any moment
+leaves either a complete shard or none. Of several results for one scope the latest wins; a finished stage is recorded
+by a `done` entry that also carries its summary, which is what makes a second run return at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from facviz.errors import WorkspaceError
+from facviz.files import append_line, disk_errors, read_lines, sync_file
+from facviz.store.schema import SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose result a shard is part of: a stage, what it was about, and the fingerprint it follows from."""
+
+    stage: str
+    subject: str
+    fingerprint: str
+
+    @property
+    def key(self) -> str:
+        """Results with equal keys replace each other."""
+        return f"{self.stage}/{self.subject}"
+
+
+class Manifest:
+    """Append-only list of shards and finished stages under one `tables/` folder."""
+
+    def __init__(self, tables: Path) -> None:
+        self._tables = tables
+        self._path = tables / "manifest.jsonl"
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All complete entries; a line torn by a kill is not an entry."""
+        return [e for e in read_lines(self._path) if "scope" in e]
+
+    def write_shard(self, scope: Scope, table: str, shard: str, rows: pa.Table) -> None:
+        """One Parquet file, durable before it is listed; the same shard written twice is listed with its last rows."""
+        relative = f"{table}/{_file_part(scope.subject)}-{scope.fingerprint}-{shard}.parquet"
+        path = self._tables / relative
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            pq.write_table(rows, temporary, compression="zstd")
+            sync_file(temporary)
+            temporary.replace(path)
+            sync_file(path.parent)
+        self._append(
+            {"kind": "shard", "scope": scope.key, "fingerprint": scope.fingerprint, "table": table, "shard": shard}
+            | {"path": relative, "rows": rows.num_rows}
+        )
+
+    def mark_done(self, scope: Scope, summary: Mapping[str, Any]) -> None:
+        """Record that every shard of this scope is there, with what the stage reported."""
+        entry = {"kind": "done", "scope": scope.key, "fingerprint": scope.fingerprint, "summary": dict(summary)}
+        self._append(entry)
+
+    def has_shard(self, scope: Scope, table: str, shard: str) -> bool:
+        """Whether this exact shard is complete."""
+        return any(
+            e["kind"] == "shard"
+            and (e["scope"], e["fingerprint"], e["table"], e["shard"]) == (scope.key, scope.fingerprint, table, shard)
+            and (self._tables / e["path"]).exists()
+            for e in self.entries()
+        )
+
+    def done(self, scope: Scope) -> dict[str, Any] | None:
+        """The summary of this finished result, or None; its shards must still be on disk."""
+        found: dict[str, Any] | None = None
+        for entry in self.entries():
+            if (entry["scope"], entry["fingerprint"]) != (scope.key, scope.fingerprint):
+                continue
+            if entry["kind"] == "done":
+                found = dict(entry["summary"])
+            elif not (self._tables / entry["path"]).exists():
+                return None
+        return found
+
+    def latest_done(self, stage: str) -> dict[str, dict[str, Any]]:
+        """Subject to summary of every finished result of a stage, the latest per subject, oldest first."""
+        found: dict[str, dict[str, Any]] = {}
+        for entry in self.entries():
+            if entry["kind"] == "done" and entry["scope"].startswith(f"{stage}/"):
+                subject = entry["scope"].split("/", 1)[1]
+                found.pop(subject, None)
+                found[subject] = dict(entry["summary"])
+        return found
+
+    def live_shards(self) -> dict[str, list[Path]]:
+        """Table to the files of the latest result of every scope, in the order they were written."""
+        entries = self.entries()
+        current = {e["scope"]: e["fingerprint"] for e in entries}
+        live: dict[str, dict[tuple[str, str], Path]] = {}
+        for entry in entries:
+            if entry["kind"] == "shard" and current[entry["scope"]] == entry["fingerprint"]:
+                path = self._tables / entry["path"]
+                live.setdefault(entry["table"], {})[entry["scope"], entry["shard"]] = path
+        for table, files in live.items():
+            for path in files.values():
+                if not path.exists():
+                    raise WorkspaceError(
+                        f"The shard {path} of table {table} is gone; restore it or run the stage again."
+                    )
+        return {table: list(files.values()) for table, files in live.items()}
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        append_line(
+            self._path, entry | {"schema": SCHEMA_VERSION, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        )
+
+
+def _file_part(subject: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in subject)[:80]

@@ -1,0 +1,106 @@
+"""The sparse training kernels against plain dense autograd."""
+
+import torch
+from torch.testing import assert_close
+
+from facviz.sae.codes import top_k_codes
+from facviz.sae.ops import Pattern, decode_at, dots_at, encode_at, sum_by_feature, sum_by_token
+from facviz.sae.revival import longest_silent, revival_loss
+
+N, D_IN, D_SAE, K = 40, 12, 64, 5
+
+
+def make_parameters():
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"x": (N, D_IN), "W_enc": (D_SAE, D_IN), "b_enc": (D_SAE,), "W_dec": (D_SAE, D_IN), "b_dec": (D_IN,)}
+    return {name: torch.randn(*shape, generator=rng).requires_grad_() for name, shape in shapes.items()}
+
+
+def sparse_step(p):
+    centred = p["x"] - p["b_dec"]
+    pre = torch.addmm(p["b_enc"], centred, p["W_enc"].T).detach()
+    pattern = Pattern.of(top_k_codes(pre, K), D_SAE)
+    acts = encode_at(centred, p["W_enc"], p["b_enc"], pattern).relu()
+    return (decode_at(acts, p["W_dec"], pattern) + p["b_dec"] - p["x"]).square().mean()
+
+
+def dense_step(p):
+    pre = torch.addmm(p["b_enc"], p["x"] - p["b_dec"], p["W_enc"].T)
+    top = pre.topk(K, dim=1)
+    acts = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+    return (acts @ p["W_dec"] + p["b_dec"] - p["x"]).square().mean()
+
+
+def test_a_sparse_step_has_the_loss_and_every_gradient_of_dense_autograd():
+    sparse, dense = make_parameters(), make_parameters()
+    losses = sparse_step(sparse), dense_step(dense)
+    assert_close(losses[0], losses[1], rtol=1e-5, atol=0.0)
+    for loss in losses:
+        loss.backward()
+    for name, parameter in sparse.items():
+        assert_close(parameter.grad, dense[name].grad, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        assert float(parameter.grad.abs().max()) > 0
+
+
+def test_the_three_sums_equal_their_loops():
+    p = {name: tensor.detach() for name, tensor in make_parameters().items()}
+    pattern = Pattern.of(top_k_codes(p["x"] @ p["W_enc"].T, K), D_SAE)
+    values = torch.randn(len(pattern.features), generator=torch.Generator().manual_seed(4))
+    by_token, by_feature = torch.zeros(N, D_IN), torch.zeros(D_SAE, D_IN)
+    dots = []
+    for token, feature, value in zip(pattern.tokens.tolist(), pattern.features.tolist(), values):
+        by_token[token] += value * p["W_dec"][feature]
+        by_feature[feature] += value * p["x"][token]
+        dots.append(p["x"][token] @ p["W_enc"][feature])
+    assert_close(sum_by_token(pattern, values, p["W_dec"]), by_token)
+    assert_close(sum_by_feature(pattern, values, p["x"]), by_feature)
+    assert_close(dots_at(pattern, p["x"], p["W_enc"]), torch.stack(dots), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_repeat_bitwise():
+    first, second = make_parameters(), make_parameters()
+    sparse_step(first).backward()
+    sparse_step(second).backward()
+    assert all(torch.equal(first[name].grad, second[name].grad) for name in first)
+
+
+def test_the_revival_gradient_reaches_the_dead_encoder_rows_and_no_living_one():
+    p = make_parameters()
+    dead = torch.tensor([3, 17, 40])
+    residual = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(5)).requires_grad_()
+    revival_loss(residual, p["x"], (p["W_enc"], p["b_enc"], p["W_dec"]), dead, 2).backward()
+    living = torch.ones(D_SAE, dtype=torch.bool)
+    living[dead] = False
+    for name in ("W_enc", "b_enc", "W_dec"):
+        assert float(p[name].grad[dead].abs().max()) > 0
+        assert float(p[name].grad[living].abs().max()) == 0
+    assert residual.grad is None
+    assert p["x"].grad is None
+
+
+def test_the_revival_loss_is_the_unexplained_share_of_the_residual():
+    p = {name: tensor.detach() for name, tensor in make_parameters().items()}
+    residual = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(6))
+    dead, aux_k = torch.tensor([1, 5, 9, 30]), 2
+    error = 0.0
+    for row, left in zip(p["x"], residual):
+        acts = {int(i): float(row @ p["W_enc"][i] + p["b_enc"][i]) for i in dead}
+        best = sorted(acts, key=acts.get, reverse=True)[:aux_k]
+        explained = sum(max(acts[i], 0.0) * p["W_dec"][i] for i in best)
+        error += float((left - explained).square().sum())
+    variance = float((residual - residual.mean(0)).square().sum())
+    loss = revival_loss(residual, p["x"], (p["W_enc"], p["b_enc"], p["W_dec"]), dead, aux_k)
+    assert_close(float(loss), error / variance, rtol=1e-5, atol=0.0)
+
+
+def test_without_dead_features_there_is_nothing_to_revive():
+    p = make_parameters()
+    nobody = longest_silent(torch.tensor([0, 10, 10]), 10, 5)
+    assert len(nobody) == 0
+    assert float(revival_loss(p["x"], p["x"], (p["W_enc"], p["b_enc"], p["W_dec"]), nobody, 4)) == 0
+
+
+def test_the_longest_silent_features_come_first():
+    silent = torch.tensor([5, 90, 0, 70, 90])
+    assert longest_silent(silent, 50, 10).tolist() == [1, 4, 3]
+    assert longest_silent(silent, 50, 2).tolist() == [1, 4]

@@ -1,0 +1,42 @@
+"""The recipe follows the length of the run."""
+
+import pytest
+
+from facviz.config import SaeConfig
+from facviz.sae.schedule import recipe_for
+
+
+def test_a_short_run_warms_up_for_a_twentieth_and_learns_three_times_faster():
+    recipe = recipe_for(SaeConfig(), 400)
+    assert recipe.learning_rate == 9e-4
+    assert recipe.warmup_steps == 20
+    assert recipe.decay_steps == 80
+    assert recipe.dead_after_tokens == 400 * 2048 // 10
+
+
+def test_a_long_run_uses_the_long_recipe():
+    recipe = recipe_for(SaeConfig(), 100_000)
+    assert recipe.learning_rate == 3e-4
+    assert recipe.warmup_steps == 1000
+    assert recipe.dead_after_tokens == 10_000_000
+
+
+def test_the_rate_grows_with_the_root_of_the_batch():
+    assert recipe_for(SaeConfig(batch_tokens=512), 100).learning_rate == pytest.approx(9e-4 / 2)
+
+
+def test_values_in_the_config_win():
+    recipe = recipe_for(SaeConfig(learning_rate=0.01, dead_after_tokens=7, batch_tokens=512), 100)
+    assert (recipe.learning_rate, recipe.dead_after_tokens) == (0.01, 7)
+
+
+def test_the_rate_rises_holds_and_falls_over_the_last_fifth():
+    recipe = recipe_for(SaeConfig(), 100)
+    rates = [recipe.learning_rate_at(step) / recipe.learning_rate for step in range(100)]
+    assert rates[:5] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+    assert set(rates[5:80]) == {1.0}
+    assert rates[80:] == pytest.approx([(20 - i) / 21 for i in range(20)])
+
+
+def test_a_run_of_one_step_has_a_positive_rate():
+    assert recipe_for(SaeConfig(), 1).learning_rate_at(0) > 0
