@@ -54,7 +54,7 @@ class FileCheckpoints:
 def save_state(state: TrainState, path: Path) -> None:
     """Write `state` to `path`, atomically."""
     metadata = {"step": str(state.step), "run": json.dumps(state.run)}
-    write_atomically(path, lambda temporary: safetensors.torch.save_file(state.tensors, temporary, metadata))
+    write_atomically({path: lambda temporary: safetensors.torch.save_file(state.tensors, temporary, metadata)})
 
 
 def load_state(path: Path) -> TrainState:

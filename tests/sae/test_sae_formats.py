@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+import facviz
 from facviz.errors import SaeError
 from facviz.sae.formats import load_sae, saelens
 from facviz.sae.model import SAE
@@ -221,7 +222,7 @@ def test_missing_paths_files_and_formats_are_named(tmp_path):
         load_sae(tmp_path, format="saelens")
 
 
-def test_a_failed_save_leaves_no_configuration_beside_other_weights(tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_old_sae(tmp_path, monkeypatch):
     make_sae("topk").save(tmp_path)
 
     def full_disk(*args):
@@ -230,6 +231,26 @@ def test_a_failed_save_leaves_no_configuration_beside_other_weights(tmp_path, mo
     monkeypatch.setattr(saelens.safetensors.torch, "save_file", full_disk)
     with pytest.raises(SaeError, match="No space left"):
         make_sae("standard").save(tmp_path)
+    assert load_sae(tmp_path).architecture == "topk"
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_save_killed_between_its_files_leaves_no_mixture(tmp_path, monkeypatch):
+    make_sae("topk").save(tmp_path)
+    replace = type(tmp_path).replace
+
+    def die_at_the_configuration(self, target):
+        if target.name == "cfg.json":
+            raise OSError("killed")
+        return replace(self, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", die_at_the_configuration)
+    with pytest.raises(SaeError, match="killed"):
+        make_sae("standard").save(tmp_path)
     with pytest.raises(SaeError, match="no known SAE format"):
         load_sae(tmp_path)
-    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_front_door_offers_loading():
+    assert facviz.load_sae is load_sae
+    assert facviz.SAE is SAE

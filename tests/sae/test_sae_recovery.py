@@ -44,7 +44,7 @@ def mean_correlation(sae):
     return cosines[linear_sum_assignment(-cosines)].mean()
 
 
-@pytest.mark.parametrize(("architecture", "min_explained"), [("topk", 0.95), ("batchtopk", 0.9)])
+@pytest.mark.parametrize(("architecture", "min_explained"), [("topk", 0.95), ("batchtopk", 0.93)])
 def test_planted_features_are_recovered(architecture, min_explained):
     """BatchTopK's bar is lower here: every token has equally many features, which only TopK can know."""
     sae, metrics = train_on_planted(replace(CONFIG, architecture=architecture), n_steps=1200)

@@ -68,8 +68,10 @@ def assert_bitwise_equal(first, second):
     assert all(torch.equal(a, b) for a, b in zip(tensors_of(first), tensors_of(second)))
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_two_runs_give_bitwise_the_same_weights_and_another_seed_does_not(architecture):
+def test_two_runs_give_bitwise_the_same_weights_and_another_seed_does_not(architecture, n_threads):
+    torch.set_num_threads(n_threads)
     config = dataclasses.replace(CONFIG, architecture=architecture)
     first = run(config)
     assert_bitwise_equal(first, run(config))

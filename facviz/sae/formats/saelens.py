@@ -60,7 +60,8 @@ def load(path: Path) -> SAE:
     if scaled:
         _fold_decoder_norm(tensors)
     metadata = _metadata(cfg)
-    own = metadata.pop("facviz", {})
+    own = metadata.pop("facviz", None)
+    provenance = own.get("provenance") if isinstance(own, dict) else None
     weights = SaeWeights(
         W_enc=tensors["W_enc"],
         b_enc=tensors["b_enc"],
@@ -68,7 +69,7 @@ def load(path: Path) -> SAE:
         b_dec=tensors["b_dec"],
         activation=Activation(kind, _k(cfg) if kind == "topk" else None, tensors.get("threshold")),
         pre_bias=bool(cfg.get("apply_b_dec_to_input", True)),
-        provenance=own.get("provenance") or {"format": "saelens", "decoder_norm_folded": scaled},
+        provenance=provenance or {"format": "saelens", "decoder_norm_folded": scaled},
     )
     return SAE(weights, metadata)
 
@@ -84,20 +85,19 @@ def save(sae: SAE, folder: str | Path, *, half_precision: bool = False) -> Path:
     text = json.dumps(_config_of(sae), indent=2, default=str) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
     except OSError as error:
         raise SaeError(f"Cannot write {folder} ({error}); choose another folder.") from error
-    write_atomically(folder / WEIGHTS_FILE, lambda temporary: safetensors.torch.save_file(tensors, temporary))
-    write_atomically(folder / CONFIG_FILE, lambda temporary: _write_text(temporary, text))
+    write_atomically(
+        {
+            folder / WEIGHTS_FILE: lambda temporary: safetensors.torch.save_file(tensors, temporary),
+            folder / CONFIG_FILE: lambda temporary: temporary.write_text(text, encoding="utf-8"),
+        }
+    )
     return folder
 
 
 def _folder(path: Path) -> Path:
     return path.parent if path.name in (CONFIG_FILE, WEIGHTS_FILE) else path
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

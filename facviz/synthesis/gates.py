@@ -1,0 +1,60 @@
+"""Gates a candidate passes before it counts; each leaves what it measured, and the first that fails is the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+MIN_WORDS, MAX_WORDS = 3, 120
+COPY_RUN_WORDS = 8
+_WORD = re.compile(r"\w+")
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-cased words, punctuation left out."""
+    return _WORD.findall(text.lower())
+
+
+def normalised(text: str) -> str:
+    """What exact duplicates are compared by: words alone."""
+    return " ".join(words_of(text))
+
+
+class TextGates:
+    """Length, duplicates and copying; knows the corpora and everything accepted so far."""
+
+    def __init__(self, known_texts: Iterable[str]) -> None:
+        self._known = {normalised(t) for t in known_texts}
+
+    def check(self, text: str, shown: Sequence[str]) -> tuple[dict[str, Any], str | None]:
+        """Measures, and the reason for rejection or None; `shown` are the texts the generator saw."""
+        words = words_of(text)
+        copied = longest_shared_run(words, [words_of(s) for s in shown])
+        gates: dict[str, Any] = {"n_words": len(words), "copied_words": copied}
+        if not MIN_WORDS <= len(words) <= MAX_WORDS:
+            return gates, "length"
+        if normalised(text) in self._known:
+            return gates, "duplicate"
+        if copied >= min(COPY_RUN_WORDS, len(words)):
+            return gates, "copied"
+        return gates, None
+
+    def accept(self, text: str) -> None:
+        """Remember an accepted sample, so that the same text is not accepted twice."""
+        self._known.add(normalised(text))
+
+
+def longest_shared_run(words: Sequence[str], others: Sequence[Sequence[str]]) -> int:
+    """Longest run of words that also stands, in order, in one of the other texts."""
+    best = 0
+    for other in others:
+        previous = [0] * (len(other) + 1)
+        for word in words:
+            current = [0] * (len(other) + 1)
+            for j, candidate in enumerate(other):
+                if candidate == word:
+                    current[j + 1] = previous[j] + 1
+            best = max(best, *current)
+            previous = current
+    return best

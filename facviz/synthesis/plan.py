@@ -1,0 +1,55 @@
+"""What is asked for and how things are named: briefs, positions in the plan, and the seeds that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from facviz.records import Document, Message, Span, TaskGuideline
+
+STRATEGY = "paper"
+VERIFICATION_MARGIN = 1.05
+"""A sample is accepted above this multiple of δ, so that rounding elsewhere cannot undo it (design §3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBrief:
+    """Everything synthesis may know about one missing feature; spans are measured evidence, never text to copy."""
+
+    feature_id: int
+    act_threshold: float
+    explanation: str
+    words: tuple[str, ...]
+    spans: tuple[Span, ...]
+    task: TaskGuideline
+
+    @property
+    def bar(self) -> float:
+        """Activation a sample must exceed."""
+        return max(VERIFICATION_MARGIN * self.act_threshold, 0.0)
+
+    def document(self, text: str) -> Document:
+        """A candidate as the document it is measured, and later exported, as."""
+        return Document((Message(self.task.roles[0], text),))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlace:
+    """Where a batch of candidates stands in the plan; ids and seeds come from here, never from the text (defect 4)."""
+
+    synth_id: str
+    feature_id: int
+    step: str  # "pairs" | "guided"
+    round: int
+
+    def candidate_id(self, slot: int) -> str:
+        """Stable id of one candidate of the batch."""
+        return _digest(self.synth_id, self.feature_id, STRATEGY, self.step, self.round, slot)[:16]
+
+    def rng_seed(self, base: int) -> int:
+        """Seed of the batch's sampling, 0 … 2³¹−1."""
+        return int(_digest(base, self.synth_id, self.feature_id, self.step, self.round)[:8], 16) & 0x7FFFFFFF
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()
