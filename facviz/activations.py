@@ -191,7 +191,7 @@ def _collect(parts: Iterable[TokenCodes], n_docs: int, d_sae: int) -> Encoded:
 
 def faster_dtype(slow: Backbone, fast: Backbone) -> tuple[torch.dtype, float]:
     """Which of two copies of a backbone runs faster to its layer, by measurement, and by how much."""
-    ids = torch.arange(4 * 256).reshape(4, 256) % 1000
+    ids = torch.arange(4 * 256).reshape(4, 256) % slow.unembedding.shape[0]
     seconds = []
     for backbone in (slow, fast):
         activations_at_layer(backbone, ids.to(backbone.model.device))

@@ -38,7 +38,7 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
-            file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8") + b"\n")
+            file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 from facviz.records import Document, Span, Split, TokenCodes, TokenizedDocument
 
 SPLITS = (Split.EXPLAIN, Split.SCORE)
+COMPACT_ROWS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +130,11 @@ class SpanCollector:
         self.n_tokens += len(codes.position)
         split = np.array([SPLITS.index(s) for s in splits], np.int8)[maxima.doc_index]
         group = maxima.feature_id.astype(np.int64) * len(SPLITS) + split
-        promising = np.flatnonzero(maxima.max_act > self._floor[group])
+        promising = np.flatnonzero(maxima.max_act >= self._floor[group])  # a tie may win by its document number
         if not len(promising):
             return
         self._kept.append(self._extract(codes, maxima, split, promising))
-        if sum(map(len, self._kept)) > max(200_000, 2 * self._n_compacted):
+        if sum(map(len, self._kept)) > max(COMPACT_ROWS, 2 * self._n_compacted):
             self._compact()
 
     def rows(self) -> SpanRows:

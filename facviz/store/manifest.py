@@ -7,7 +7,9 @@ by a `done` entry that also carries its summary, which is what makes a second ru
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,16 +49,29 @@ class Manifest:
         """All complete entries; a line torn by a kill is not an entry."""
         return [e for e in read_lines(self._path) if "scope" in e]
 
+    def latest_fingerprint(self, key: str) -> str | None:
+        """Fingerprint of the latest finished result of a scope key."""
+        found = [e["fingerprint"] for e in self.entries() if e["scope"] == key and e["kind"] == "done"]
+        return found[-1] if found else None
+
+    def is_latest(self, scope: Scope) -> bool:
+        """Whether no other result of this scope key came after this one."""
+        found = [e["fingerprint"] for e in self.entries() if e["scope"] == scope.key]
+        return bool(found) and found[-1] == scope.fingerprint
+
     def write_shard(self, scope: Scope, table: str, shard: str, rows: pa.Table) -> None:
         """One Parquet file, durable before it is listed; the same shard written twice is listed with its last rows."""
-        relative = f"{table}/{_file_part(scope.subject)}-{scope.fingerprint}-{shard}.parquet"
+        relative = f"{table}/{_file_part(scope)}-{scope.fingerprint}-{shard}.parquet"
         path = self._tables / relative
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            pq.write_table(rows, temporary, compression="zstd")
-            sync_file(temporary)
-            temporary.replace(path)
+            try:
+                pq.write_table(rows, temporary, compression="zstd")
+                sync_file(temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)  # after a full disk, what was written must not stay and fill it
             sync_file(path.parent)
         self._append(
             {"kind": "shard", "scope": scope.key, "fingerprint": scope.fingerprint, "table": table, "shard": shard}
@@ -122,5 +137,7 @@ class Manifest:
         )
 
 
-def _file_part(subject: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in subject)[:80]
+def _file_part(scope: Scope) -> str:
+    """The subject where a person can read it, and a digest because two subjects may read alike."""
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "_", scope.subject)[:80]
+    return f"{readable}-{hashlib.sha256(scope.key.encode()).hexdigest()[:8]}"

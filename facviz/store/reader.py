@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,6 +60,7 @@ NAMED_QUERIES = {
     "candidates": """
         SELECT * FROM candidate WHERE synth_id = $synth_id ORDER BY feature_id, step DESC, round, slot""",
     "synthesis_features": "SELECT * FROM synthesis_feature WHERE synth_id = $synth_id ORDER BY feature_id",
+    "saes": "SELECT * FROM sae",
     "sae": "SELECT * FROM sae WHERE sae_id = $sae_id",
 }
 
@@ -92,11 +94,8 @@ class Reader:
         """Result of a named query as an Arrow table."""
         sql = NAMED_QUERIES[query]
         used = {k: v for k, v in parameters.items() if f"${k}" in sql}
-        with self._connection.cursor() as cursor:
-            try:
-                return cursor.sql(sql, params=used).to_arrow_table()
-            except duckdb.IOException as error:
-                raise WorkspaceError(f"A shard cannot be read ({error}); run the stage that wrote it again.") from error
+        with self._connection.cursor() as cursor, shard_errors():
+            return cursor.sql(sql, params=used).to_arrow_table()
 
     def rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         """Result of a named query as dictionaries."""
@@ -127,7 +126,9 @@ def create_source(connection: duckdb.DuckDBPyConnection, name: str, shards: Sequ
     """A view over shard files, or an empty table of the schema when there are none yet."""
     if shards:
         files = ", ".join(_literal(str(p)) for p in shards)
-        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}], union_by_name=true)")  # noqa: S608
+        options = "union_by_name=true, hive_partitioning=false"  # a folder such as `lr=3` above must add no column
+        with shard_errors():
+            connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}], {options})")  # noqa: S608
         return
     connection.register("_empty", schema.empty_table())
     connection.execute(f"CREATE TABLE {name} AS SELECT * FROM _empty")  # noqa: S608
@@ -136,17 +137,36 @@ def create_source(connection: duckdb.DuckDBPyConnection, name: str, shards: Sequ
 
 def create_event_source(connection: duckdb.DuckDBPyConnection, events: Path) -> None:
     """`review_event` from the event files; a line torn by a kill is skipped."""
-    connection.execute(f"CREATE TABLE review_event ({', '.join(f'{k} {v}' for k, v in EVENT_COLUMNS.items())})")
-    for path in sorted(events.glob("*.jsonl")) if events.is_dir() else ():
-        rows = [_event_row(event) for event in read_lines(path)]
-        if rows:
-            marks = ", ".join("?" for _ in EVENT_COLUMNS)
-            connection.executemany(f"INSERT INTO review_event VALUES ({marks})", rows)  # noqa: S608
+    rows = [_event_row(e) for path in sorted(events.glob("*.jsonl")) for e in read_lines(path)]
+    columns = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in EVENT_COLUMNS.items())
+    connection.register(
+        "_events", pa.Table.from_pylist(rows, schema=pa.schema([(n, pa.string()) for n in EVENT_COLUMNS]))
+    )
+    connection.execute(f"CREATE TABLE review_event AS SELECT {columns} FROM _events")  # noqa: S608
+    connection.unregister("_events")
 
 
-def _event_row(event: Mapping[str, Any]) -> list[Any]:
-    return [json.dumps(event.get(k)) if v == "JSON" else event.get(k) for k, v in EVENT_COLUMNS.items()]
+def _event_row(event: Mapping[str, Any]) -> dict[str, str | None]:
+    return {name: _event_value(event.get(name), kind) for name, kind in EVENT_COLUMNS.items()}
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _event_value(value: Any, kind: str) -> str | None:
+    if kind == "JSON":
+        return json.dumps(value)
+    return None if value is None else str(value)
+
+
+@contextmanager
+def shard_errors() -> Iterator[None]:
+    """Turns what DuckDB says of a damaged shard into one sentence."""
+    try:
+        yield
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise WorkspaceError(f"A shard cannot be read ({reason}); run the stage that wrote it again.") from error
+
+
+def _literal(path: str) -> str:
+    """SQL literal of exactly this path: `*`, `?` and `[` in it match only themselves."""
+    exact = "".join(f"[{c}]" if c in "*?[" else c for c in path)
+    return "'" + exact.replace("'", "''") + "'"

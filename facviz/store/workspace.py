@@ -33,7 +33,7 @@ class Workspace:
         if root.exists() and not root.is_dir():
             raise WorkspaceError(f"{root} is a file; give a folder for --workspace.")
         if not (root / META_FILE).exists():
-            if root.exists() and any(root.iterdir()):
+            if root.exists() and any(not p.name.startswith(f".{META_FILE}.") for p in root.iterdir()):
                 raise WorkspaceError(f"{root} is not empty and no facviz workspace; choose an empty or new folder.")
             with disk_errors(root):
                 root.mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,11 @@ class Workspace:
         """What is fixed once per workspace: schema version, chosen dtype."""
         path = self.root / META_FILE
         try:
-            meta = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise WorkspaceError(
                 f"{path} cannot be read ({error}); restore it or choose another --workspace."
             ) from error
-        return dict(meta)
 
     def remember(self, **values: object) -> None:
         """Add facts to `meta`."""

@@ -1,32 +1,12 @@
-"""One frozen dataclass per stage, each field documented under it; TOML in, validated, with a versioned fingerprint.
-
-A fingerprint names a result: same fingerprint, same answer. Fields that cannot change a result (progress, device
-memory) are marked `NOT_IN_FINGERPRINT` with their reason.
-"""
+"""One frozen dataclass per stage, every field documented under it. Values only; checks live in `checks`."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import hashlib
-import json
-import os
-import re
-import tomllib
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Literal
 
-from facviz.errors import InputError
-
-FINGERPRINT_VERSION = 1
 NOT_IN_FINGERPRINT = {"fingerprint": False}
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-T = TypeVar("T")
+"""Marks fields that cannot change a result, such as device memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +89,8 @@ class CaptureConfig:
 class SaeConfig:
     """Training of one SAE from captured activations; defaults follow the run-scaled recipe."""
 
+    path: str = ""
+    """Load this saved SAE instead of training one."""
     architecture: Literal["batchtopk", "topk"] = "batchtopk"
     """BatchTopK is exported as JumpReLU with one threshold; TopK keeps k per token."""
     d_sae: int = 4096
@@ -163,6 +145,8 @@ class ExplainConfig:
     """Score each explanation on held-out spans by embedding similarity."""
     max_scored: int | None = 2000
     """Score at most this many features, the most frequent first; None scores all."""
+    scored_spans: int = 5
+    """Held-out spans per feature the score is computed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +164,9 @@ class RelevanceConfig:
     max_q: float = 0.05
     """Highest Benjamini-Hochberg corrected permutation p of a relevant feature."""
     n_permutations: int = 10_000
-    """Within-decile permutations."""
+    """Permutations within length bins."""
+    n_bins: int = 10
+    """Bins of content-token count inside which labels are compared; more bins leave less confounding by length."""
     rng_seed: int = 0
     """Seed of the permutations."""
 
@@ -261,169 +247,3 @@ class RunConfig:
     explain: ExplainConfig = ExplainConfig()
     relevance: RelevanceConfig = RelevanceConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
-
-
-def fingerprint(*parts: object) -> str:
-    """16 hex characters naming a result by everything it follows from: configs, upstream fingerprints, versions."""
-    canonical = json.dumps([FINGERPRINT_VERSION, [_canonical(p) for p in parts]], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _canonical(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = [f for f in dataclasses.fields(value) if f.metadata.get("fingerprint", True)]
-        return {f.name: _canonical(getattr(value, f.name)) for f in kept}
-    if isinstance(value, Mapping):
-        return {str(k): _canonical(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(v) for v in value]
-    return value
-
-
-def load_run_config(path: Path) -> RunConfig:
-    """Read and validate a TOML file; paths are relative to it and `${NAME}` is taken from the environment."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"There is no configuration file {path}; give the path of a TOML file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text ({error}); give the path of a TOML file.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}.") from error
-    config = from_mapping(RunConfig, raw, where=path.name)
-    datasets = tuple(_resolve_path(d, path.parent) for d in config.datasets)
-    config = dataclasses.replace(config, datasets=datasets)
-    validate_run(config)
-    return config
-
-
-def from_mapping(cls: type[T], raw: Mapping[str, Any], *, where: str) -> T:
-    """Build a config dataclass from plain values, refusing unknown keys and wrong types by name."""
-    hints = typing.get_type_hints(cls)
-    for key in raw:
-        if key not in hints:
-            near = difflib.get_close_matches(key, list(hints), n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(hints)}."
-            raise InputError(f"{where}: unknown key `{key}`; {hint}")
-    values = {key: _convert(hints[key], value, f"{where}: `{key}`") for key, value in raw.items()}
-    required = [f.name for f in dataclasses.fields(cls) if _is_required(f)]  # type: ignore[arg-type]
-    for name in required:
-        if name not in values:
-            raise InputError(f"{where}: `{name}` is missing; add it.")
-    config = cls(**values)
-    check_ranges(config, where)
-    return config
-
-
-def _is_required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{where} must be a table.")
-        return from_mapping(typing.cast(type, hint), value, where=where)
-    origin = get_origin(hint)
-    if origin is Literal:
-        if value not in get_args(hint):
-            raise InputError(f"{where} is {value!r}; choose one of {', '.join(repr(a) for a in get_args(hint))}.")
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise InputError(f"{where} must be a list.")
-        return tuple(_convert(get_args(hint)[0], v, where) for v in value)
-    if origin in (typing.Union, types.UnionType):
-        options = [a for a in get_args(hint) if a is not type(None)]
-        return None if value is None else _convert(options[0], value, where)
-    return _convert_plain(hint, value, where)
-
-
-def _convert_plain(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise InputError(f"{where} is {value!r}; it must be a {hint.__name__}.")
-    return _expand(value, where) if isinstance(value, str) else value
-
-
-def _expand(value: str, where: str) -> str:
-    def replace(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise InputError(f"{where} needs the environment variable {name}, which is not set; set it and try again.")
-        return os.environ[name]
-
-    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", replace, value)
-
-
-def _resolve_path(dataset: DatasetConfig, base: Path) -> DatasetConfig:
-    if not dataset.path:
-        return dataset
-    return dataclasses.replace(dataset, path=str((base / Path(dataset.path).expanduser()).resolve()))
-
-
-_POSITIVE = {
-    "n", "limit", "max_tokens", "batch_tokens", "tokens", "shard_docs", "d_sae", "k", "epochs", "per_split",
-    "n_permutations", "max_features", "per_feature", "max_candidates", "batch", "evidence_spans",
-}  # fmt: skip
-_NOT_NEGATIVE = {
-    "layer", "heldout_tokens", "before_tokens", "after_tokens", "aux_coefficient", "threshold", "n_bootstrap",
-    "min_margin", "temperature", "rng_seed",
-}  # fmt: skip
-_SHARES = {"always_on_density", "min_auroc", "max_q", "min_fac", "top_p"}
-
-
-def check_ranges(config: Any, where: str) -> None:
-    """Refuse values no stage can use, where they are born; every config built by a user passes here."""
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            continue
-        if value != value or value in (float("inf"), float("-inf")):
-            raise InputError(f"{where}: `{f.name}` is {value}; give a finite number.")
-        if f.name in _POSITIVE and value <= 0:
-            raise InputError(f"{where}: `{f.name}` is {value}; it must be above 0.")
-        if f.name in _NOT_NEGATIVE and value < 0:
-            raise InputError(f"{where}: `{f.name}` is {value}; it must not be negative.")
-        if f.name in _SHARES and not 0 <= value <= 1:
-            raise InputError(f"{where}: `{f.name}` is {value}; it must lie between 0 and 1.")
-    if isinstance(config, SaeConfig) and config.k >= config.d_sae:
-        raise InputError(f"{where}: k ({config.k}) must be smaller than d_sae ({config.d_sae}).")
-    if isinstance(config, SynthesisConfig) and config.pair_candidates < 2:
-        raise InputError(
-            f"{where}: `pair_candidates` is {config.pair_candidates}; a contrastive pair needs at least 2."
-        )
-    if isinstance(config, DatasetConfig):
-        _check_dataset(config, where)
-
-
-def _check_dataset(config: DatasetConfig, where: str) -> None:
-    if not NAME_PATTERN.fullmatch(config.name):
-        raise InputError(f"{where}: the dataset name {config.name!r} must be 1-64 letters, digits, `_`, `.` or `-`.")
-    if bool(config.path) == (config.sample is not None):
-        raise InputError(f"{where}: dataset {config.name} needs either `path` or `sample`.")
-    if not config.roles:
-        raise InputError(f"{where}: dataset {config.name} has no `roles`; name at least one, such as user.")
-
-
-def validate_run(config: RunConfig) -> None:
-    """Refuse contradictions between stages before any work starts."""
-    names = [d.name for d in config.datasets]
-    twice = {n for n in names if names.count(n) > 1}
-    if twice:
-        raise InputError(f"The dataset name {min(twice)} is used twice; names must differ.")
-    coverage = config.coverage
-    for role, name in (("anchor", coverage.anchor), ("seed", coverage.seed)):
-        if not name:
-            raise InputError(f"`coverage.{role}` is missing; name the {role} dataset.")
-    used = [("capture.dataset", config.capture.dataset), ("coverage.anchor", coverage.anchor)]
-    used += [("coverage.seed", coverage.seed), ("relevance.labels", config.relevance.labels or coverage.anchor)]
-    used += [("sample.of", d.sample.of) for d in config.datasets if d.sample]
-    for where, name in used:
-        if name not in names:
-            raise InputError(
-                f"`{where}` names the dataset {name!r}, which is not defined; defined: {', '.join(names)}."
-            )
-    if coverage.anchor == coverage.seed:
-        raise InputError("Anchor and seed are the same dataset, so nothing could be missing; name two datasets.")

@@ -1,0 +1,188 @@
+"""What each sub-command does: configs from flags, one pipeline call, the result and the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from facviz.cli.doctor import examine
+from facviz.cli.progress import choose_progress
+from facviz.config import (
+    BackboneConfig,
+    CaptureConfig,
+    CoverageConfig,
+    DatasetConfig,
+    ExplainConfig,
+    RelevanceConfig,
+    SaeConfig,
+    SpansConfig,
+    SynthesisConfig,
+    from_mapping,
+    load_run_config,
+)
+from facviz.errors import InputError
+from facviz.pipeline import coverage, data, export, features, run, sae, synthesis
+from facviz.pipeline.session import Session, sae_row
+from facviz.store.ingest import rebuild_database
+from facviz.store.workspace import Workspace, open_workspace
+
+Result = tuple[dict[str, Any], int]
+T = TypeVar("T")
+HERE = "the command line"
+
+
+def _from_flags(cls: type[T], arguments: argparse.Namespace, **more: object) -> T:
+    """A config whose fields are the flags of the same name; what was not given keeps its default."""
+    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
+    return from_mapping(cls, {**given, **more}, where=HERE)
+
+
+def _workspace_path(arguments: argparse.Namespace) -> str:
+    path = arguments.workspace or os.environ.get("FACVIZ_WORKSPACE")
+    if not path:
+        raise InputError("Say where results go: give --workspace W or set FACVIZ_WORKSPACE.")
+    return str(path)
+
+
+def _backbone_of(arguments: argparse.Namespace, workspace: Workspace) -> BackboneConfig:
+    """Flags, then what this workspace used before, then the defaults."""
+    remembered = workspace.meta.get("backbone", {})
+    given = {"name": arguments.backbone, "layer": arguments.layer, "max_tokens": arguments.max_tokens_per_doc}
+    config = from_mapping(
+        BackboneConfig, {**remembered, **{k: v for k, v in given.items() if v is not None}}, where=HERE
+    )
+    described = {"name": config.name, "layer": config.layer, "max_tokens": config.max_tokens}
+    if remembered != described:
+        workspace.remember(backbone=described)
+    return config
+
+
+def _sae_session(arguments: argparse.Namespace, workspace: Workspace) -> tuple[Session, str]:
+    """A session on the backbone, layer and cut that the SAE was made with."""
+    row = sae_row(workspace, arguments.sae)
+    backbone = json.loads(row["provenance"])["backbone"]
+    config = from_mapping(
+        BackboneConfig, {k: v for k, v in backbone.items() if v is not None}, where="the SAE's record"
+    )
+    return Session(workspace, config, choose_progress(arguments.quiet)), row["sae_id"]
+
+
+def _run(arguments: argparse.Namespace) -> Result:
+    config = load_run_config(Path(arguments.config))
+    workspace = Workspace.create(_workspace_path(arguments))
+    with workspace.lock():
+        return run.run_loop(Session(workspace, config.backbone, choose_progress(arguments.quiet)), config), 0
+
+
+def _doctor(arguments: argparse.Namespace) -> Result:
+    path = arguments.workspace or os.environ.get("FACVIZ_WORKSPACE")
+    found = examine(arguments.backbone or "default", Path(path) if path else None)
+    return found, 0 if found["ready"] else 1
+
+
+def _db(arguments: argparse.Namespace) -> Result:
+    workspace = open_workspace(_workspace_path(arguments))
+    with workspace.lock():
+        return {"database": str(workspace.root / "facviz.duckdb"), "rows": rebuild_database(workspace)}, 0
+
+
+def _data(arguments: argparse.Namespace) -> Result:
+    config = _from_flags(DatasetConfig, arguments, path=str(Path(arguments.path).expanduser().resolve()))
+    workspace = Workspace.create(_workspace_path(arguments))
+    with workspace.lock():
+        session = Session(workspace, _backbone_of(arguments, workspace), choose_progress(arguments.quiet))
+        return data.add_dataset(session, config), 0
+
+
+def _capture(arguments: argparse.Namespace) -> Result:
+    config = _from_flags(CaptureConfig, arguments)
+    workspace = open_workspace(_workspace_path(arguments))
+    with workspace.lock():
+        session = Session(workspace, _backbone_of(arguments, workspace), choose_progress(arguments.quiet))
+        return data.capture_dataset(session, config), 0
+
+
+def _sae(arguments: argparse.Namespace) -> Result:
+    workspace = open_workspace(_workspace_path(arguments)) if arguments.action != "load" else None
+    workspace = workspace or Workspace.create(_workspace_path(arguments))
+    if arguments.action == "eval":
+        session, sae_id = _sae_session(arguments, workspace)
+        return sae.evaluate(session, sae_id, arguments.dataset), 0
+    with workspace.lock():
+        session = Session(workspace, _backbone_of(arguments, workspace), choose_progress(arguments.quiet))
+        if arguments.action == "load":
+            return sae.load(session, Path(arguments.path), arguments.format), 0
+        flags = argparse.Namespace(**vars(arguments))
+        capture_flags = argparse.Namespace(dataset=arguments.dataset, tokens=arguments.tokens)
+        return sae.train(session, _from_flags(CaptureConfig, capture_flags), _from_flags(SaeConfig, flags)), 0
+
+
+def _spans(arguments: argparse.Namespace) -> Result:
+    config = _from_flags(SpansConfig, arguments)
+    workspace = open_workspace(_workspace_path(arguments))
+    with workspace.lock():
+        session, sae_id = _sae_session(arguments, workspace)
+        return {"spans": [features.collect_spans(session, sae_id, name, config) for name in config.datasets]}, 0
+
+
+def _explain(arguments: argparse.Namespace) -> Result:
+    config = _from_flags(ExplainConfig, arguments, embedding_score=not arguments.no_score)
+    workspace = open_workspace(_workspace_path(arguments))
+    with workspace.lock():
+        session, sae_id = _sae_session(arguments, workspace)
+        return features.explain(session, sae_id, config), 0
+
+
+def _relevance(arguments: argparse.Namespace) -> Result:
+    config = _from_flags(RelevanceConfig, arguments)
+    workspace = open_workspace(_workspace_path(arguments))
+    with workspace.lock():
+        session, sae_id = _sae_session(arguments, workspace)
+        return features.judge_relevance(session, sae_id, arguments.task, config), 0
+
+
+def _coverage(arguments: argparse.Namespace) -> Result:
+    config = _from_flags(CoverageConfig, arguments)
+    workspace = open_workspace(_workspace_path(arguments))
+    with workspace.lock():
+        session, sae_id = _sae_session(arguments, workspace)
+        measured = coverage.coverage(session, sae_id, arguments.task, arguments.relevance_source, config)
+    below = config.min_fac is not None and measured["fac"] < config.min_fac
+    return measured, 1 if below else 0
+
+
+def _synthesize(arguments: argparse.Namespace) -> Result:
+    coverage_config = _from_flags(CoverageConfig, arguments)
+    config = _from_flags(SynthesisConfig, arguments)
+    workspace = open_workspace(_workspace_path(arguments))
+    with workspace.lock():
+        session, sae_id = _sae_session(arguments, workspace)
+        measured = coverage.coverage(session, sae_id, arguments.task, arguments.relevance_source, coverage_config)
+        return synthesis.synthesize(session, measured, coverage_config, config), 0
+
+
+def _export(arguments: argparse.Namespace) -> Result:
+    workspace = open_workspace(_workspace_path(arguments))
+    return export.export(workspace, arguments.what, Path(arguments.out).expanduser(), arguments.sae), 0
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
+    "run": _run,
+    "doctor": _doctor,
+    "db": _db,
+    "data": _data,
+    "capture": _capture,
+    "sae": _sae,
+    "spans": _spans,
+    "explain": _explain,
+    "relevance": _relevance,
+    "coverage": _coverage,
+    "synthesize": _synthesize,
+    "export": _export,
+}

@@ -1,0 +1,178 @@
+"""Sub-commands and flags (design §5). Flags have no defaults of their own: what is not given comes from the configs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from facviz import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors as one sentence, exit 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"facviz: {message[:1].upper()}{message[1:]}; see `{self.prog} --help`.\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    common = _common()
+    parser = _Parser(prog="facviz", description="Which features does a training set miss?")
+    parser.add_argument("--version", action="version", version=f"facviz {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_run(commands, common)
+    _add_data(commands, common)
+    _add_sae(commands, common)
+    _add_features(commands, common)
+    _add_gap(commands, common)
+    _add_export(commands, common)
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--workspace", metavar="W", help="folder of the project (default: FACVIZ_WORKSPACE)")
+    common.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    common.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return common
+
+
+def _backbone_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backbone", metavar="B", help="hub id, folder, GGUF file or `default`")
+    parser.add_argument("--layer", type=int, metavar="L", help="hidden-state index; default half depth")
+    parser.add_argument("--max-tokens-per-doc", type=int, metavar="N", help="documents are cut to this many tokens")
+
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add_run(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    run = _command(commands, "run", common, "the whole loop from one TOML file")
+    run.add_argument("config", metavar="CONFIG.toml")
+    doctor = _command(commands, "doctor", common, "what is installed and reachable here")
+    doctor.add_argument("--backbone", metavar="B", help="backbone to look for")
+    database = _command(commands, "db", common, "the dashboard's database file")
+    database.add_argument("action", choices=["rebuild"], help="recreate facviz.duckdb from shards and events")
+
+
+def _add_data(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    add = _command(commands, "data", common, "add a corpus to the workspace")
+    add.add_argument("action", choices=["add"])
+    add.add_argument("path", metavar="FILE", help="JSONL, JSON, CSV, TSV, Parquet or text, also .gz")
+    add.add_argument("--name", required=True)
+    add.add_argument("--role", choices=["anchor", "seed", "eval"])
+    add.add_argument(
+        "--shape", choices=["auto", "text", "messages", "prompt_completion", "chosen_rejected", "transcript"]
+    )
+    add.add_argument("--text-field", metavar="F")
+    add.add_argument("--label-field", metavar="L")
+    add.add_argument("--text-role", choices=["user", "assistant", "text"], help="who speaks in plain texts")
+    add.add_argument("--roles", type=_names, metavar="R,R", help="roles whose content counts, such as user,assistant")
+    add.add_argument("--source", help="where the data come from")
+    add.add_argument("--licence", help="licence of the data")
+    add.add_argument("--limit", type=int, help="read at most this many documents")
+    _backbone_flags(add)
+    capture = _command(commands, "capture", common, "activations of a dataset to disk")
+    capture.add_argument("--dataset", required=True)
+    capture.add_argument("--tokens", type=int, help="content tokens for training")
+    _backbone_flags(capture)
+
+
+def _add_sae(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    sae = commands.add_parser("sae", help="train, load or measure a sparse autoencoder")  # type: ignore[attr-defined]
+    actions = sae.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    train = actions.add_parser("train", parents=[common], help="train on captured activations")
+    train.add_argument("--dataset", required=True)
+    train.add_argument("--tokens", type=int, help="content tokens to capture and train on")
+    train.add_argument("--architecture", choices=["batchtopk", "topk"])
+    train.add_argument("--d-sae", type=int, metavar="M")
+    train.add_argument("--k", type=int)
+    train.add_argument("--epochs", type=int)
+    train.add_argument("--batch-tokens", type=int)
+    train.add_argument("--learning-rate", type=float)
+    train.add_argument("--rng-seed", type=int)
+    _backbone_flags(train)
+    load = actions.add_parser("load", parents=[common], help="take a saved SAE into the workspace")
+    load.add_argument("path", metavar="PATH")
+    load.add_argument("--format", default="auto")
+    _backbone_flags(load)
+    measure = actions.add_parser("eval", parents=[common], help="FVU, L0, dead features on a dataset")
+    measure.add_argument("sae", metavar="ID")
+    measure.add_argument("--dataset", required=True)
+
+
+def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    spans = _command(commands, "spans", common, "where features fire")
+    spans.add_argument("--sae", metavar="ID")
+    spans.add_argument("--dataset", required=True, action="append", dest="datasets")
+    spans.add_argument("--per-split", type=int, help="spans kept per feature in each half")
+    explain = _command(commands, "explain", common, "what features seem to mean")
+    explain.add_argument("--sae", metavar="ID")
+    explain.add_argument("--dataset", required=True, help="dataset whose spans are read")
+    explain.add_argument("--provider", choices=["lexical"])
+    explain.add_argument("--no-score", action="store_true", help="skip the held-out embedding score")
+    relevance = _command(commands, "relevance", common, "which features matter to a task")
+    relevance.add_argument("--sae", metavar="ID")
+    relevance.add_argument("--task", required=True)
+    relevance.add_argument("--labels", required=True, metavar="DATASET", help="labelled dataset")
+    relevance.add_argument("--source", choices=["label", "embedding"])
+    relevance.add_argument("--positive", help="label of the class the task is about")
+    relevance.add_argument("--rng-seed", type=int)
+
+
+def _add_gap(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    for name, text in (
+        ("coverage", "which relevant features are missing"),
+        ("synthesize", "write samples that fill them"),
+    ):
+        command = _command(commands, name, common, text)
+        command.add_argument("--sae", metavar="ID")
+        command.add_argument("--task", required=True)
+        command.add_argument("--anchor", required=True)
+        command.add_argument("--seed", required=True)
+        command.add_argument("--relevance-source", choices=["label", "embedding"], default="label")
+        command.add_argument("--threshold", type=float, metavar="δ")
+        command.add_argument("--kind", choices=["relative", "absolute"])
+        command.add_argument("--level", choices=["yes", "probably", "maybe"])
+        command.add_argument("--include-always-on", action="store_const", const=True)
+        command.add_argument("--rng-seed", type=int)
+        if name == "coverage":
+            command.add_argument("--min-fac", type=float, metavar="X", help="exit 1 when FAC is below")
+        else:
+            _synthesis_flags(command)
+
+
+def _synthesis_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--strategy", choices=["paper"])
+    command.add_argument("--step", choices=["pairs", "guided", "both"])
+    command.add_argument("--features", type=_numbers, metavar="I,I", help="attempt exactly these missing features")
+    command.add_argument("--max-features", type=int)
+    command.add_argument("--per-feature", type=int, metavar="N", help="accepted samples wanted")
+    command.add_argument("--max-candidates", type=int, metavar="M")
+    command.add_argument("--temperature", type=float)
+    command.add_argument("--top-p", type=float)
+
+
+def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    export = _command(commands, "export", common, "hand results over")
+    export.add_argument("what", choices=["samples", "features", "report", "sae"])
+    export.add_argument("--out", required=True, metavar="PATH")
+    export.add_argument("--sae", metavar="ID")
+
+
+def _command(commands: Commands, name: str, common: argparse.ArgumentParser, text: str) -> argparse.ArgumentParser:  # type: ignore[valid-type]
+    parser: argparse.ArgumentParser = commands.add_parser(name, parents=[common], help=text)  # type: ignore[attr-defined]
+    return parser
+
+
+def _names(text: str) -> Sequence[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> Sequence[int]:
+    try:
+        return [int(part) for part in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of feature ids such as 12,40") from None

@@ -1,0 +1,62 @@
+"""Results for people: the few numbers that matter of each command, the rest as plain `key: value`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def describe(command: str, result: Mapping[str, Any]) -> str:
+    """Text for stdout without `--json`."""
+    if command == "run":
+        return "\n\n".join([_coverage(result["coverage"]), _synthesis(result["synthesis"]), _sae(result)])
+    if command == "coverage":
+        return _coverage(result)
+    if command == "synthesize":
+        return _synthesis(result)
+    return "\n".join(_lines(result))
+
+
+def _coverage(c: Mapping[str, Any]) -> str:
+    interval = "" if c["fac_low"] is None else f" (95 % interval {c['fac_low']:.3f} to {c['fac_high']:.3f})"
+    text = (
+        f"FAC {c['fac']:.3f}{interval}: {c['seed']} activates {c['n_anchor'] - c['n_missing']} of the {c['n_anchor']} "
+        f"features relevant to {c['task']} that {c['anchor']} activates; {c['n_missing']} are missing "
+        f"(δ {c['threshold_kind']} {c['act_threshold']}, relevance by {c['relevance_source']}, SAE {c['sae_id']})."
+    )
+    if c["saturated"]:
+        better = c["unsaturated_threshold"]
+        text += (
+            f"\nSaturated: nearly nothing is missing at this δ; try --threshold {better}."
+            if better
+            else ("\nSaturated: nearly nothing is missing at any δ; use another seed or anchor set.")
+        )
+    return text
+
+
+def _synthesis(s: Mapping[str, Any]) -> str:
+    return (
+        f"Synthesis: {s['n_filled']} of {s['n_attempted']} features filled by {s['n_accepted']} verified samples "
+        f"out of {s['n_candidates']} candidates; FAC {s['fac_before']:.3f} → {s['fac_after']:.3f}, "
+        f"missing coverage {s['missing_coverage']:.1%}."
+    )
+
+
+def _sae(result: Mapping[str, Any]) -> str:
+    sae = result["sae"]
+    quality = f", held-out FVU {sae['fvu']:.3f}, L0 {sae['l0']:.1f}, dead {sae['dead']}" if "fvu" in sae else ""
+    return f"SAE {sae['sae_id']} at layer {sae['layer']}{quality}. {result['seconds']:.0f} s. {result['workspace']}"
+
+
+def _lines(value: Any, indent: str = "") -> list[str]:
+    if isinstance(value, Mapping):
+        lines = []
+        for key, inner in value.items():
+            if isinstance(inner, (Mapping, list)) and inner:
+                lines += [f"{indent}{key}:", *_lines(inner, indent + "  ")]
+            else:
+                lines.append(f"{indent}{key}: {inner}")
+        return lines
+    if isinstance(value, list):
+        return [line for inner in value for line in _lines(inner, indent)]
+    return [f"{indent}{value}"]

@@ -1,0 +1,41 @@
+"""Configuration of every stage: dataclasses, their checks, TOML reading and fingerprints."""
+
+from __future__ import annotations
+
+from facviz.config.checks import check_ranges, validate_run
+from facviz.config.fingerprints import fingerprint
+from facviz.config.stages import (
+    NOT_IN_FINGERPRINT,
+    BackboneConfig,
+    CaptureConfig,
+    CoverageConfig,
+    DatasetConfig,
+    ExplainConfig,
+    RelevanceConfig,
+    RunConfig,
+    SaeConfig,
+    SampleConfig,
+    SpansConfig,
+    SynthesisConfig,
+)
+from facviz.config.toml import from_mapping, load_run_config
+
+__all__ = [
+    "NOT_IN_FINGERPRINT",
+    "BackboneConfig",
+    "CaptureConfig",
+    "CoverageConfig",
+    "DatasetConfig",
+    "ExplainConfig",
+    "RelevanceConfig",
+    "RunConfig",
+    "SaeConfig",
+    "SampleConfig",
+    "SpansConfig",
+    "SynthesisConfig",
+    "check_ranges",
+    "fingerprint",
+    "from_mapping",
+    "load_run_config",
+    "validate_run",
+]

@@ -1,0 +1,191 @@
+"""`facviz coverage`: which task-relevant features of the anchor set the seed set does not activate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from facviz.config import CoverageConfig, fingerprint
+from facviz.coverage import (
+    doc_frequency,
+    equal_token_comparison,
+    measure_coverage,
+    thresholds,
+    without_always_on,
+)
+from facviz.errors import InputError
+from facviz.pipeline.features import MODE
+from facviz.pipeline.session import CODE_VERSION, Session
+from facviz.prompts import load_task
+from facviz.records import Relevance, Verdict
+from facviz.relevance import relevant_features
+from facviz.store.manifest import Scope
+from facviz.store.reader import Reader
+from facviz.store.schema import rows_to_arrow
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Inputs of a coverage question, read once: matrices, thresholds and the task's features."""
+
+    anchor: sparse.csr_matrix
+    seed: sparse.csr_matrix
+    features: npt.NDArray[np.int64]
+    act_threshold: npt.NDArray[np.float64]
+    p95: npt.NDArray[np.float64]
+    anchor_tokens: npt.NDArray[np.int64]
+    seed_tokens: npt.NDArray[np.int64]
+    relevance_score: Mapping[int, float]
+
+
+def coverage(session: Session, sae_id: str, task: str, source: str, config: CoverageConfig) -> dict[str, Any]:
+    """FAC of the seed set against the anchor with its missing features; the object `coverage --json` prints."""
+    if config.anchor == config.seed:
+        raise InputError("Anchor and seed are the same dataset, so nothing could be missing; name two datasets.")
+    with session.workspace.reader() as reader:
+        scope = _coverage_scope(session, reader, sae_id, task, source, config)
+    coverage_id = scope.fingerprint[:12]
+
+    def work() -> dict[str, Any]:
+        with session.workspace.reader() as reader:
+            gap = read_gap(reader, sae_id, task, source, config)
+        result = measure_coverage(
+            gap.anchor,
+            gap.seed,
+            p95=gap.p95,
+            kind=config.kind,
+            threshold=config.threshold,
+            features=gap.features,
+            n_bootstrap=config.n_bootstrap,
+            rng_seed=config.rng_seed,
+        )
+        names = {"coverage_id": coverage_id, "task": load_task(task).name, "sae_id": sae_id}
+        summary = {
+            **names,
+            "fac": round(result.fac, 4),
+            "fac_low": _rounded(result.fac_low),
+            "fac_high": _rounded(result.fac_high),
+            "n_relevant": result.n_relevant,
+            "n_anchor": result.n_anchor,
+            "n_missing": result.n_missing,
+            "threshold_kind": config.kind,
+            "act_threshold": config.threshold,
+            "level": config.level,
+            "relevance_source": source,
+            "anchor": config.anchor,
+            "seed": config.seed,
+            "mode": MODE,
+            "saturated": result.saturated,
+            "unsaturated_threshold": result.unsaturated_threshold,
+            "n_anchor_docs": result.n_anchor_docs,
+            "n_seed_docs": result.n_seed_docs,
+            "n_anchor_tokens": int(gap.anchor_tokens.sum()),
+            "n_seed_tokens": int(gap.seed_tokens.sum()),
+            "curve": [point._asdict() for point in result.curve],
+            "equal_tokens": _equal_tokens(gap, config),
+        }
+        _write_coverage(session, scope, summary, gap, result.missing)
+        return summary
+
+    return session.run_once(scope, work)
+
+
+def _coverage_scope(
+    session: Session, reader: Reader, sae_id: str, task: str, source: str, config: CoverageConfig
+) -> Scope:
+    manifest = session.workspace.manifest
+    basis: list[str] = []
+    for name in (config.anchor, config.seed):
+        dataset_id = reader.dataset(name)["dataset_id"]
+        found = manifest.latest_fingerprint(f"spans/{sae_id}/{dataset_id}/{MODE}")
+        if found is None:
+            raise InputError(f"The dataset {name} is not encoded with SAE {sae_id}; run `facviz spans` on it first.")
+        basis.append(found)
+    subject = f"{load_task(task).name}/{sae_id}/{source}"
+    judged = manifest.latest_fingerprint(f"relevance/{subject}")
+    if judged is None:
+        raise InputError(
+            f"No relevance by {source} for the task {task} and SAE {sae_id}; run `facviz relevance` first."
+        )
+    described = dataclasses.replace(config, min_fac=None)
+    name = fingerprint("coverage", CODE_VERSION, basis, judged, described)
+    return Scope("coverage", name[:12], name)
+
+
+def read_gap(reader: Reader, sae_id: str, task: str, source: str, config: CoverageConfig) -> Gap:
+    """Everything a coverage question is computed from."""
+    (d_sae,) = {row["d_sae"] for row in reader.rows("sae", sae_id=sae_id)}
+    ids = [reader.dataset(name)["dataset_id"] for name in (config.anchor, config.seed)]
+    matrices = [reader.activation_matrix(sae_id, i, MODE, d_sae) for i in ids]
+    tokens = [
+        reader.named("encoded_documents", sae_id=sae_id, dataset_id=i, mode=MODE)["n_content_tokens"].to_numpy()
+        for i in ids
+    ]
+    stats = reader.named("stats", sae_id=sae_id, dataset_id=ids[0], mode=MODE)
+    rows = reader.rows("relevance", task=load_task(task).name, sae_id=sae_id)
+    verdicts = [
+        Relevance(r["feature_id"], r["source"], Verdict(r["verdict"]), r["score"], r["rationale"]) for r in rows
+    ]
+    features = relevant_features(verdicts, config.level, source)
+    if not config.include_always_on:
+        features = without_always_on(features, stats["is_always_on"].to_numpy(zero_copy_only=False))
+    p95 = stats["p95_act"].to_numpy().astype(np.float64)
+    return Gap(
+        anchor=matrices[0],
+        seed=matrices[1],
+        features=np.asarray(features, np.int64),
+        act_threshold=np.asarray(thresholds(config.kind, config.threshold, p95), np.float64),
+        p95=p95,
+        anchor_tokens=tokens[0].astype(np.int64),
+        seed_tokens=tokens[1].astype(np.int64),
+        relevance_score={v.feature_id: v.score for v in verdicts if v.source == source},
+    )
+
+
+def _equal_tokens(gap: Gap, config: CoverageConfig) -> dict[str, Any]:
+    compared = equal_token_comparison(
+        gap.anchor,
+        {"anchor": (gap.anchor, gap.anchor_tokens), "seed": (gap.seed, gap.seed_tokens)},
+        features=gap.features,
+        act_threshold=gap.act_threshold,
+        rng_seed=config.rng_seed,
+    )
+    return {name: {k: round(v, 4) for k, v in found._asdict().items()} for name, found in compared.items()}
+
+
+def _write_coverage(
+    session: Session, scope: Scope, summary: Mapping[str, Any], gap: Gap, missing: npt.NDArray[Any]
+) -> None:
+    frequency = doc_frequency(gap.anchor, gap.act_threshold)
+    rows = [
+        {
+            "coverage_id": summary["coverage_id"],
+            "feature_id": int(f),
+            "n_anchor_docs": int(frequency[f]),
+            "act_threshold": float(gap.act_threshold[f]),
+            "relevance_score": gap.relevance_score.get(int(f), 0.0),
+        }
+        for f in missing
+    ]
+    manifest = session.workspace.manifest
+    manifest.write_shard(scope, "missing_feature", "0", rows_to_arrow("missing_feature", rows))
+    details = {k: summary[k] for k in ("curve", "equal_tokens", "unsaturated_threshold")}
+    row = {k: v for k, v in summary.items() if k in COVERAGE_COLUMNS} | {"details": json.dumps(details)}
+    manifest.write_shard(scope, "coverage_run", "0", rows_to_arrow("coverage_run", [row]))
+
+
+COVERAGE_COLUMNS = {
+    "coverage_id", "task", "sae_id", "anchor", "seed", "mode", "threshold_kind", "act_threshold", "level",
+    "relevance_source", "fac", "fac_low", "fac_high", "n_relevant", "n_anchor", "n_missing", "saturated",
+}  # fmt: skip
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

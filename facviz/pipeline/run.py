@@ -1,0 +1,54 @@
+"""`facviz run CONFIG.toml`: the whole loop in order; a second run skips what is done and ends with the same ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from facviz.config import RunConfig, SpansConfig
+from facviz.pipeline import coverage, data, features, sae, synthesis
+from facviz.pipeline.session import Session
+
+
+def run_loop(session: Session, config: RunConfig) -> dict[str, Any]:
+    """Every stage of the config on the session's workspace; the object `facviz run --json` prints (design §5)."""
+    started = time.monotonic()
+    measured_on = config.coverage
+    for dataset in config.datasets:
+        data.add_dataset(session, dataset)
+    trained = _sae(session, config)
+    sae_id = trained["sae_id"]
+    for name in _span_datasets(config):
+        features.collect_spans(session, sae_id, name, config.spans)
+    explain = config.explain
+    explained = features.explain(
+        session, sae_id, dataclasses.replace(explain, dataset=explain.dataset or measured_on.anchor)
+    )
+    relevance = dataclasses.replace(config.relevance, labels=config.relevance.labels or measured_on.anchor)
+    judged = features.judge_relevance(session, sae_id, config.task, relevance)
+    measured = coverage.coverage(session, sae_id, config.task, relevance.source, measured_on)
+    filled = synthesis.synthesize(session, measured, measured_on, config.synthesis)
+    return {
+        "workspace": str(session.workspace.root),
+        "sae": trained,
+        "explain": explained,
+        "relevance": judged,
+        "coverage": measured,
+        "synthesis": filled,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _sae(session: Session, config: RunConfig) -> dict[str, Any]:
+    if config.sae.path:
+        return sae.load(session, Path(config.sae.path))
+    return sae.train(session, config.capture, config.sae)
+
+
+def _span_datasets(config: RunConfig) -> tuple[str, ...]:
+    wanted: SpansConfig = config.spans
+    names = (*wanted.datasets, config.coverage.anchor, config.coverage.seed)
+    names += (config.relevance.labels,) if config.relevance.labels else ()
+    return tuple(dict.fromkeys(names))

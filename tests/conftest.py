@@ -1,0 +1,123 @@
+"""Shared by all tests: no network, one thread, fresh processes, and the planted model whose answers are known."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104
+
+
+def refuse_outside(host: object) -> None:
+    if host not in LOOPBACK:
+        raise RuntimeError(f"A test reached for {host} on the network; tests run offline.")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Anything but loopback and Unix sockets fails loudly."""
+    real_connect, real_connect_ex, real_getaddrinfo = (
+        socket.socket.connect,
+        socket.socket.connect_ex,
+        socket.getaddrinfo,
+    )
+
+    def guarded(real):
+        def connect(self, address):
+            if self.family in (socket.AF_INET, socket.AF_INET6):
+                refuse_outside(address[0])
+            return real(self, address)
+
+        return connect
+
+    def getaddrinfo(host, *args, **kwargs):
+        refuse_outside(host)
+        return real_getaddrinfo(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(real_connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(real_connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture
+def start_python():
+    """Start a fresh interpreter on a program text; whatever still runs when the test ends is stopped."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(program: str, *arguments: object, cwd: Path = REPOSITORY) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run_python(start_python):
+    """Run a program text to its end in a fresh interpreter; its standard output."""
+
+    def run(program: str, *arguments: object, cwd: Path = REPOSITORY) -> str:
+        process = start_python(program, *arguments, cwd=cwd)
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        return output.strip()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def planted_folder(tmp_path_factory):
+    """Folders of the planted backbone and SAE as a user would have them on disk."""
+    from facviz.backbone.quiet import quiet
+    from facviz.testing.planted import save_planted
+
+    with quiet():
+        return save_planted(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="session")
+def planted_backbone(planted_folder):
+    """Loaded from its folder."""
+    from facviz.backbone import load_backbone
+    from facviz.testing.planted import LAYER
+
+    return load_backbone(str(planted_folder[0]), LAYER)
+
+
+@pytest.fixture(scope="session")
+def planted_sae(planted_folder):
+    """Loaded from its folder."""
+    from facviz.sae.formats import load_sae
+
+    return load_sae(planted_folder[1])
+
+
+@pytest.fixture
+def planted_encoder(planted_backbone, planted_sae):
+    """Both, joined; batches of at most 64 padded tokens."""
+    from facviz.activations import SaeEncoder
+    from facviz.config import BackboneConfig
+
+    return SaeEncoder(planted_backbone, planted_sae, config=BackboneConfig(batch_tokens=64))
