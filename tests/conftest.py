@@ -16,7 +16,7 @@ import torch
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104
+LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"}
 
 
 def refuse_outside(host: object) -> None:

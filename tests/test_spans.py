@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from facviz import spans
 from facviz.backbone import Renderer
-from facviz.records import Document, Split, TokenCodes, TokenizedDocument, split_of
+from facviz.records import Document, Message, Split, TokenCodes, TokenizedDocument, split_of
 from facviz.spans import SPLITS, SpanCollector, SpanRows, merge_rows, pool_maxima, span_columns, spans_by_feature
 from facviz.store.schema import to_arrow
 from facviz.testing.planted import STRENGTHS, WORDS
@@ -347,10 +347,10 @@ def byte_renderer():
 def test_token_pieces_join_to_the_text_of_the_span_even_inside_shared_characters(byte_renderer, texts, before, after):
     documents = [Document.from_text(text, role="text") for text in texts]
     rendered = byte_renderer.render_many(list(enumerate(documents)))
-    planned = [
-        Planned(r.doc_no, tuple((int(t), bool(c), {p % 3: 1.0 + p}) for p, (t, c) in enumerate(zip(r.token_ids, r.is_content))), Split.SCORE)
-        for r in rendered
-    ]  # fmt: skip
+    planned = []
+    for r in rendered:
+        of_tokens = enumerate(zip(r.token_ids.tolist(), r.is_content.tolist()))
+        planned.append(Planned(r.doc_no, tuple((t, c, {p % 3: 1.0 + p}) for p, (t, c) in of_tokens), Split.SCORE))
     collector = SpanCollector(3, per_split=9, before=before, after=after)
     feed(collector, planned)
     by_number = {r.doc_no: (r, documents[r.doc_no]) for r in rendered}
@@ -370,8 +370,6 @@ def test_a_shared_character_goes_to_the_first_of_its_tokens(byte_renderer):
 
 def test_the_pieces_of_each_message_join_to_its_content(planted_backbone):
     renderer = Renderer(planted_backbone.tokenizer, max_tokens=64, roles=("user", "assistant"))
-    from facviz.records import Message
-
     document = Document((Message("user", "apple  drum"), Message("assistant", "cloud tiger")))
     rendered = renderer.render(document)
     pieces, _ = spans.token_pieces(rendered, document.text)
@@ -383,7 +381,7 @@ def test_the_pieces_of_each_message_join_to_its_content(planted_backbone):
 def n_lines_run(d_sae: int, n_active: int) -> int:
     """Lines of the module that run while two batches are collected and tabled."""
     chosen = np.linspace(0, d_sae - 1, n_active).astype(int).tolist()
-    corpus = [Planned(n, ((n, True, {f: 1.0 + n for f in chosen}),) * 2, SPLITS[n % 2]) for n in range(4)]
+    corpus = [Planned(n, ((n, True, dict.fromkeys(chosen, 1.0 + n)),) * 2, SPLITS[n % 2]) for n in range(4)]
     codes = [codes_of(b) for b in batches(corpus, 2)]
     count = 0
 
@@ -420,11 +418,8 @@ def test_what_is_held_stays_bounded_by_features_times_spans_kept():
     with patch.object(spans, "COMPACT_ROWS", 50):
         collector = SpanCollector(d_sae, per_split=per_split, before=1, after=1)
         for k in range(60):
-            batch = [
-                Planned(10 * k + i, ((int(rng.integers(1e6)), True, {f: float(rng.random()) for f in active}),), SPLITS[i % 2])
-                for i in range(10)
-            ]  # fmt: skip
-            feed(collector, batch)
+            acts = [{f: float(rng.random()) for f in active} for _ in range(10)]
+            feed(collector, [Planned(10 * k + i, ((10 * k + i, True, a),), SPLITS[i % 2]) for i, a in enumerate(acts)])
             assert sum(map(len, collector._kept)) <= 50 + 10 * len(active)
     assert np.bincount(collector.rows().group).max() == per_split
     assert sorted(set(collector.rows().feature_id.tolist())) == active
