@@ -55,7 +55,7 @@ class Models:
 
 BENCHES: dict[str, Callable[[Models], Result]] = {
     "capture": lambda m: bench_capture(m.slow, m.fast, pseudo_documents(N_DOCUMENTS)),
-    "spans": lambda m: bench_spans(m.slow, m.fast, pseudo_documents(N_DOCUMENTS)),
+    "spans": lambda m: bench_spans(m.slow, m.fast, pseudo_documents(N_DOCUMENTS // 2)),
     "sae-step": lambda _: bench_step(),
     "sparse-decode": lambda _: bench_decode(),
     "generation": lambda m: bench_generation(m.fast, PROMPT),

@@ -1,11 +1,11 @@
-"""Local generation: all replies of a request in one batch against one request after another."""
+"""Local generation: all replies of a request in one batch against plain `generate` on one prompt after another."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import torch
 
 from benchmarks.results import Result, alternate
-from facviz.backbone import Backbone
+from facviz.backbone import Backbone, Renderer
 from facviz.llm.local import LocalChat
 from facviz.records import LLMRequest, Message
 
@@ -13,16 +13,36 @@ BAR = 8.0
 
 
 def bench_generation(
-    backbone: Backbone, prompt: str, *, n: int = 32, max_tokens: int = 48, n_single: int = 3, n_pairs: int = 3
+    backbone: Backbone, prompt: str, *, n: int = 32, max_tokens: int = 48, n_single: int = 2, n_pairs: int = 3
 ) -> Result:
     """Generated tokens per second; replies may end early, so tokens are counted, not assumed."""
     chat = LocalChat(backbone)
     request = LLMRequest((Message("user", prompt),), n=n, max_tokens=max_tokens)
-    singles = [replace(request, n=1, rng_seed=i) for i in range(n_single)]
 
-    def complete(requests: list[LLMRequest]) -> int:
-        return sum(reply.n_tokens for replies in chat.complete(requests) for reply in replies)
+    def ours() -> int:
+        return sum(reply.n_tokens for reply in chat.complete([request])[0])
 
-    pairs = alternate(lambda: complete([request]), lambda: complete(singles), n_pairs)
-    dtype = str(next(backbone.model.parameters()).dtype).removeprefix("torch.")
+    pairs = alternate(ours, lambda: sum(reply_alone(backbone, request, i) for i in range(n_single)), n_pairs)
+    dtype = str(backbone.model.dtype).removeprefix("torch.")
     return pairs.result("generation", "tokens/s", BAR, dtype=dtype, n=n, max_tokens=max_tokens)
+
+
+def reply_alone(backbone: Backbone, request: LLMRequest, rng_seed: int) -> int:
+    """Tokens of one reply written as model cards show it: prompt in, `generate`, reply out."""
+    end = backbone.tokenizer.eos_token_id
+    renderer = Renderer(backbone.tokenizer, max_tokens=1_000_000, roles=("user",))
+    prompt = torch.tensor([renderer.generation_prompt(request.messages)])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng_seed)
+        written = backbone.model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=request.max_tokens,
+            do_sample=True,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=0,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    return int((written[0, prompt.shape[1] :] != end).sum())

@@ -37,14 +37,14 @@ def collect_spans(
     """Spans per feature id with the SAE's own sparsity off: plain ReLU pre-activations above `act_threshold`."""
     spans: dict[int, list[LoopSpan]] = {}
     for document in documents:
-        positions = document.is_content.nonzero()[0]
+        content_ids, positions = document.token_ids[document.is_content], document.is_content.nonzero()[0]
         acts = feature_acts_of_text(model, layer, weights, document)
         for feature_id in (acts.max(dim=0).values > act_threshold).nonzero().flatten().tolist():
             column = acts[:, feature_id]
             best = int(column.argmax())
-            peak = int(positions[best])
-            window_ids = document.token_ids[max(0, peak + 1 - window) : peak + 1].tolist()
-            spans.setdefault(feature_id, []).append(LoopSpan(document.doc_no, float(column[best]), peak, window_ids))
+            window_ids = content_ids[max(0, best + 1 - window) : best + 1].tolist()
+            span = LoopSpan(document.doc_no, float(column[best]), int(positions[best]), window_ids)
+            spans.setdefault(feature_id, []).append(span)
     return spans
 
 

@@ -20,13 +20,13 @@ class Result:
     ratio: float
     ratio_low: float
     ratio_high: float
-    bar: float | None  # None: shown for orientation, cannot fail
+    bar: float
     settings: dict[str, Any]
 
     @property
     def passed(self) -> bool:
         """The ratio reaches the bar."""
-        return self.bar is None or self.ratio >= self.bar
+        return self.ratio >= self.bar
 
     def as_json(self) -> dict[str, Any]:
         """Fields of the record with `passed`, rates and ratios rounded to four digits."""
@@ -41,7 +41,7 @@ class Pairs:
     ours: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
 
-    def result(self, bench: str, unit: str, bar: float | None, **settings: object) -> Result:
+    def result(self, bench: str, unit: str, bar: float, **settings: object) -> Result:
         """The record of all pairs so far."""
         ratios = sorted(a / b for a, b in zip(self.ours, self.reference, strict=True))
         return Result(

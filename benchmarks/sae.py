@@ -26,7 +26,7 @@ def bench_step(
     """Whole TopK training steps on the same batch, neither with dead features to revive."""
     batch = synthetic_activations(batch_tokens, d_in)
     never = 10**12
-    config = SaeConfig("topk", d_sae=d_sae, k=k, batch_tokens=batch_tokens, dead_after_tokens=never)
+    config = SaeConfig(architecture="topk", d_sae=d_sae, k=k, batch_tokens=batch_tokens, dead_after_tokens=never)
     dense = DenseStep(d_in, d_sae, k)
     pairs = Pairs()
     started = time.perf_counter()

@@ -9,8 +9,8 @@ import torch
 from benchmarks import published_loop
 from benchmarks.results import Result, alternate
 from benchmarks.texts import spread_by_length
-from facviz.activations import SaeEncoder, content_activations
-from facviz.backbone import Backbone
+from facviz.activations import ALL_ROLES, SaeEncoder, content_activations
+from facviz.backbone import Backbone, Renderer
 from facviz.config import SpansConfig
 from facviz.records import Document, split_of
 from facviz.sae.model import SAE
@@ -80,9 +80,6 @@ def random_sae(backbone: Backbone, documents: Sequence[Document], d_sae: int, l0
 
 
 def _activations(backbone: Backbone, documents: Sequence[Document]) -> torch.Tensor:
-    from facviz.activations import ALL_ROLES
-    from facviz.backbone import Renderer
-
     renderer = Renderer(backbone.tokenizer, max_tokens=512, roles=ALL_ROLES)
     tokenized = renderer.render_many(list(enumerate(documents)))
     return torch.cat([part.acts.float() for part in content_activations(backbone, tokenized, 8192)])

@@ -252,11 +252,12 @@ def capture(
 ) -> None:
     """Write every shard of the plan that is not there yet: bf16 activations of content tokens with their origin."""
     listing = folder / "shards.jsonl"
-    finished = {entry["shard"]: entry for entry in read_lines(listing)}
-    done = sum(finished[name]["n_tokens"] for name, _ in plan.shards if name in finished)
+    listed = {entry["shard"]: entry["n_tokens"] for entry in read_lines(listing)}
+    finished = {name: n for name, n in listed.items() if (folder / f"{name}.safetensors").exists()}
+    done = sum(finished.get(name, 0) for name, _ in plan.shards)
     total = plan.n_tokens + plan.n_heldout_tokens
     for name, members in plan.shards:
-        if name in finished and (folder / f"{name}.safetensors").exists():
+        if name in finished:
             continue
         tokenized = renderer.render_many([(i, documents[i]) for i in members])
         parts = list(content_activations(backbone, tokenized, batch_tokens))

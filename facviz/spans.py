@@ -19,6 +19,7 @@ import pyarrow as pa
 from facviz.records import Document, Span, Split, TokenCodes, TokenizedDocument
 
 SPLITS = (Split.EXPLAIN, Split.SCORE)
+_MIXER = np.uint64(0x9E3779B97F4A7C15)  # odd and far from round, so that groups do not meet in a hash
 COMPACT_ROWS = 200_000
 
 
@@ -92,13 +93,14 @@ def strongest(
     per_group: int,
 ) -> npt.NDArray[np.int64]:
     """Index of the `per_group` strongest distinct windows of every group, sorted by group, then strongest first."""
-    order = np.lexsort((doc_no, -act, window_hash, group))
-    first = np.ones(len(order), bool)
-    for column in (group[order], window_hash[order]):
-        first[1:] &= column[1:] == column[:-1]
-    first[1:] = ~first[1:]
-    distinct = order[first]
-    order = distinct[np.lexsort((doc_no[distinct], -act[distinct], group[distinct]))]
+    # Bits of positive floats order as the floats do: one integer holds group and falling activation.
+    falling = np.uint64(2**32 - 1) - act.view(np.uint32)
+    order = np.lexsort((doc_no, group.astype(np.uint64) << np.uint64(32) | falling))
+    window = (window_hash ^ group.astype(np.uint64) * _MIXER)[order]
+    by_window = np.argsort(window)
+    starts = np.flatnonzero(np.diff(window[by_window], prepend=~window[by_window[:1]]))
+    first = np.minimum.reduceat(by_window, starts) if len(starts) else by_window
+    order = order[np.sort(first)]
     kept: npt.NDArray[np.int64] = order[rank_within(group[order]) < per_group]
     return kept
 
@@ -174,7 +176,7 @@ class SpanCollector:
             start_token=(start - base)[kept].astype(np.int32),
             end_token=(end - base)[kept].astype(np.int32),
             window_hash=window_hash[kept],
-            acts=self._window_acts(codes, flat, maxima.feature_id[index][kept], columns[kept], inside[kept]),
+            acts=self._window_acts(codes, flat, maxima.feature_id[index][kept], start[kept], end[kept]),
         )
 
     def _window_acts(
@@ -182,16 +184,22 @@ class SpanCollector:
         codes: TokenCodes,
         flat: _Flat,
         feature_id: npt.NDArray[np.int32],
-        columns: npt.NDArray[np.int64],
-        inside: npt.NDArray[np.bool_],
+        start: npt.NDArray[np.int64],
+        end: npt.NDArray[np.int64],
     ) -> npt.NDArray[np.float16]:
-        """Activations of each row's feature on each token of its window, by one sorted search."""
-        token = flat.base[codes.doc_index] + codes.position
-        stored = np.repeat(token, np.diff(codes.offsets)) * self._d_sae + codes.feature_id
-        wanted = (columns * self._d_sae + feature_id[:, None])[inside]
-        at = np.minimum(np.searchsorted(stored, wanted), len(stored) - 1)
-        window = np.zeros(columns.shape, np.float32)
-        window[inside] = np.where(stored[at] == wanted, codes.act[at], 0.0)
+        """Activations of each row's feature on the tokens of its window: runs of the codes sorted by feature."""
+        n_tokens = len(flat.token_ids)
+        token = np.repeat(flat.base[codes.doc_index] + codes.position, np.diff(codes.offsets))
+        stored = codes.feature_id.astype(np.int64) * n_tokens + token
+        order = np.argsort(stored)
+        stored = stored[order]
+        window_start = feature_id.astype(np.int64) * n_tokens + start
+        low = np.searchsorted(stored, window_start)
+        length = np.searchsorted(stored, window_start + (end - start)) - low
+        row = np.repeat(np.arange(len(length)), length)
+        entry = np.arange(len(row)) + np.repeat(low - np.cumsum(length) + length, length)
+        window = np.zeros((len(length), self._width), np.float32)
+        window[row, stored[entry] - window_start[row]] = codes.act[order[entry]]
         return np.minimum(window, np.finfo(np.float16).max).astype(np.float16)
 
 

@@ -10,10 +10,15 @@ from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"}
@@ -121,3 +126,25 @@ def planted_encoder(planted_backbone, planted_sae):
     from facviz.config import BackboneConfig
 
     return SaeEncoder(planted_backbone, planted_sae, config=BackboneConfig(batch_tokens=64))
+
+
+@pytest.fixture(scope="session")
+def planted_loop(tmp_path_factory):
+    """Folder of a finished planted loop: models, corpus, `planted.toml` and `workspace`; shared, so read only."""
+    from facviz.testing.workspaces import make_workspace
+
+    folder = tmp_path_factory.mktemp("loop")
+    make_workspace(folder)
+    return folder
+
+
+@pytest.fixture
+def loop_copy(planted_loop, tmp_path):
+    """A copy of that folder that a test may change; its models are the shared ones."""
+    import shutil
+
+    for name in ("anchor.jsonl", "planted.toml"):
+        shutil.copy(planted_loop / name, tmp_path)
+    shutil.copytree(planted_loop / "workspace", tmp_path / "workspace")
+    (tmp_path / "models").symlink_to(planted_loop / "models")
+    return tmp_path

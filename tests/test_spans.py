@@ -192,6 +192,24 @@ def test_order_and_size_of_batches_change_nothing(rng_seed, size):
             assert listed(collector.rows()) == expected
 
 
+positive = st.floats(0, exclude_min=True, width=32, allow_subnormal=True)
+few = st.integers(0, 3)
+
+
+@given(st.lists(st.tuples(few, few, positive | st.sampled_from([1.0, 2.0])), max_size=30), st.integers(1, 4))
+def test_the_strongest_distinct_rows_equal_a_plain_sort_for_any_positive_activation(rows, per_group):
+    group, window_hash, act = (np.array(c) for c in zip(*rows)) if rows else (np.empty(0),) * 3
+    columns = group.astype(np.int64), act.astype(np.float32), np.arange(len(rows), dtype=np.int32)
+    found = spans.strongest(*columns, window_hash.astype(np.uint64), per_group).tolist()
+    expected: list[int] = []
+    kept: list[tuple[int, int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: (rows[i][0], -rows[i][2], i)):
+        if rows[i][:2] not in kept and sum(g == rows[i][0] for g, _ in kept) < per_group:
+            kept.append(rows[i][:2])
+            expected.append(i)
+    assert found == expected
+
+
 @given(corpora(), st.integers(1, 4), st.integers(1, 4))
 def test_parts_collected_apart_and_merged_equal_one_pass(corpus, per_split, n_parts):
     parts = []
@@ -366,6 +384,15 @@ def test_a_shared_character_goes_to_the_first_of_its_tokens(byte_renderer):
     pieces, starts = spans.token_pieces(document, "a😀b")
     assert pieces == ["", "😀", "", "", "", "b"]
     assert starts.tolist() == [-1, 1, 2, 2, 2, 2]
+
+
+def test_offsets_that_overlap_never_tear_a_span_from_its_text():
+    planned = Planned(0, tuple((i, True, {0: 3.0 - i}) for i in range(3)), Split.SCORE)
+    document = dataclasses.replace(tokenized(planned), char_start=np.array([0, 1, 2]), char_end=np.array([3, 2, 5]))
+    collector = SpanCollector(1, per_split=1, before=0, after=1)
+    feed(collector, [planned])
+    [row] = table_rows(collector.rows(), {0: (document, Document.from_text("abcde"))}, np.array([1]))
+    assert (row["tokens"], row["start_char"], row["end_char"]) == (["abc", ""], 0, 3)
 
 
 def test_the_pieces_of_each_message_join_to_its_content(planted_backbone):

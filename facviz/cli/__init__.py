@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(describe(arguments.command, result))
     except FacvizError as error:
-        print(f"facviz: {error}", file=sys.stderr)
+        print(f"facviz: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("facviz: stopped; run the same command again to continue where it was.", file=sys.stderr)

@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,17 +51,19 @@ def _workspace_path(arguments: argparse.Namespace) -> str:
     return str(path)
 
 
-def _backbone_of(arguments: argparse.Namespace, workspace: Workspace) -> BackboneConfig:
-    """Flags, then what this workspace used before, then the defaults."""
-    remembered = workspace.meta.get("backbone", {})
-    given = {"name": arguments.backbone, "layer": arguments.layer, "max_tokens": arguments.max_tokens_per_doc}
-    config = from_mapping(
-        BackboneConfig, {**remembered, **{k: v for k, v in given.items() if v is not None}}, where=HERE
-    )
-    described = {"name": config.name, "layer": config.layer, "max_tokens": config.max_tokens}
-    if remembered != described:
-        workspace.remember(backbone=described)
-    return config
+@contextmanager
+def _backbone_session(arguments: argparse.Namespace, workspace: Workspace) -> Iterator[Session]:
+    """A locked session on the flags' backbone, else the last one that worked here, else the default."""
+    with workspace.lock():
+        remembered = workspace.meta.get("backbone", {})
+        given = {"name": arguments.backbone, "layer": arguments.layer, "max_tokens": arguments.max_tokens_per_doc}
+        config = from_mapping(
+            BackboneConfig, {**remembered, **{k: v for k, v in given.items() if v is not None}}, where=HERE
+        )
+        yield Session(workspace, config, choose_progress(arguments.quiet))
+        described = {"name": config.name, "layer": config.layer, "max_tokens": config.max_tokens}
+        if remembered != described:
+            workspace.remember(backbone=described)
 
 
 def _sae_session(arguments: argparse.Namespace, workspace: Workspace) -> tuple[Session, str]:
@@ -95,16 +98,13 @@ def _db(arguments: argparse.Namespace) -> Result:
 def _data(arguments: argparse.Namespace) -> Result:
     config = _from_flags(DatasetConfig, arguments, path=str(Path(arguments.path).expanduser().resolve()))
     workspace = Workspace.create(_workspace_path(arguments))
-    with workspace.lock():
-        session = Session(workspace, _backbone_of(arguments, workspace), choose_progress(arguments.quiet))
+    with _backbone_session(arguments, workspace) as session:
         return data.add_dataset(session, config), 0
 
 
 def _capture(arguments: argparse.Namespace) -> Result:
     config = _from_flags(CaptureConfig, arguments)
-    workspace = open_workspace(_workspace_path(arguments))
-    with workspace.lock():
-        session = Session(workspace, _backbone_of(arguments, workspace), choose_progress(arguments.quiet))
+    with _backbone_session(arguments, open_workspace(_workspace_path(arguments))) as session:
         return data.capture_dataset(session, config), 0
 
 
@@ -114,8 +114,7 @@ def _sae(arguments: argparse.Namespace) -> Result:
     if arguments.action == "eval":
         session, sae_id = _sae_session(arguments, workspace)
         return sae.evaluate(session, sae_id, arguments.dataset), 0
-    with workspace.lock():
-        session = Session(workspace, _backbone_of(arguments, workspace), choose_progress(arguments.quiet))
+    with _backbone_session(arguments, workspace) as session:
         if arguments.action == "load":
             return sae.load(session, Path(arguments.path), arguments.format), 0
         flags = argparse.Namespace(**vars(arguments))

@@ -173,6 +173,9 @@ def _names(text: str) -> Sequence[str]:
 
 def _numbers(text: str) -> Sequence[int]:
     try:
-        return [int(part) for part in _names(text)]
+        ids = [int(part) for part in _names(text)]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of feature ids such as 12,40") from None
+        ids = []
+    if not ids:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of feature ids such as 12,40")
+    return ids

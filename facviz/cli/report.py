@@ -44,7 +44,9 @@ def _synthesis(s: Mapping[str, Any]) -> str:
 
 def _sae(result: Mapping[str, Any]) -> str:
     sae = result["sae"]
-    quality = f", held-out FVU {sae['fvu']:.3f}, L0 {sae['l0']:.1f}, dead {sae['dead']}" if "fvu" in sae else ""
+    quality = ""
+    if sae.get("fvu") is not None:
+        quality = f", held-out FVU {sae['fvu']:.3f}, L0 {sae['l0']:.1f}, dead {sae['dead']}"
     return f"SAE {sae['sae_id']} at layer {sae['layer']}{quality}. {result['seconds']:.0f} s. {result['workspace']}"
 
 

@@ -12,12 +12,13 @@ from facviz.errors import InputError
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 _POSITIVE = {
-    "n", "limit", "max_tokens", "batch_tokens", "tokens", "shard_docs", "d_sae", "k", "epochs", "per_split",
+    "n", "limit", "max_tokens", "batch_tokens", "tokens", "heldout_tokens", "shard_docs", "d_sae", "k", "epochs",
+    "learning_rate", "dead_after_tokens", "per_split", "max_scored",
     "n_bins", "scored_spans", "n_permutations",
     "max_features", "per_feature", "max_candidates", "batch", "evidence_spans",
 }  # fmt: skip
 _NOT_NEGATIVE = {
-    "layer", "heldout_tokens", "before_tokens", "after_tokens", "aux_coefficient", "threshold", "n_bootstrap",
+    "layer", "before_tokens", "after_tokens", "aux_k", "aux_coefficient", "threshold", "n_bootstrap",
     "min_margin", "temperature", "rng_seed",
 }  # fmt: skip
 _SHARES = {"always_on_density", "min_auroc", "max_q", "min_fac", "top_p"}
@@ -39,12 +40,22 @@ def check_ranges(config: Any, where: str) -> None:
             raise InputError(f"{where}: `{f.name}` is {value}; it must lie between 0 and 1.")
     if isinstance(config, SaeConfig) and config.k >= config.d_sae:
         raise InputError(f"{where}: k ({config.k}) must be smaller than d_sae ({config.d_sae}).")
-    if isinstance(config, SynthesisConfig) and config.pair_candidates < 2:
+    if isinstance(config, SynthesisConfig):
+        _check_synthesis(config, where)
+    if isinstance(config, DatasetConfig):
+        _check_dataset(config, where)
+
+
+def _check_synthesis(config: SynthesisConfig, where: str) -> None:
+    if config.pair_candidates < 2:
         raise InputError(
             f"{where}: `pair_candidates` is {config.pair_candidates}; a contrastive pair needs at least 2."
         )
-    if isinstance(config, DatasetConfig):
-        _check_dataset(config, where)
+    if config.per_feature > config.max_candidates:
+        raise InputError(
+            f"{where}: `per_feature` ({config.per_feature}) is above `max_candidates` ({config.max_candidates}), so no "
+            "feature could be filled; lower the one or raise the other."
+        )
 
 
 def _check_dataset(config: DatasetConfig, where: str) -> None:
@@ -68,11 +79,19 @@ def validate_run(config: RunConfig) -> None:
             raise InputError(f"`coverage.{role}` is missing; name the {role} dataset.")
     used = [("capture.dataset", config.capture.dataset), ("coverage.anchor", coverage.anchor)]
     used += [("coverage.seed", coverage.seed), ("relevance.labels", config.relevance.labels or coverage.anchor)]
+    used += [("spans.datasets", name) for name in config.spans.datasets]
+    used += [("explain.dataset", config.explain.dataset)] if config.explain.dataset else []
     used += [("sample.of", d.sample.of) for d in config.datasets if d.sample]
     for where, name in used:
         if name not in names:
             raise InputError(
                 f"`{where}` names the dataset {name!r}, which is not defined; defined: {', '.join(names)}."
+            )
+    for i, dataset in enumerate(config.datasets):
+        if dataset.sample and dataset.sample.of in names[i:]:
+            raise InputError(
+                f"Dataset {dataset.name} is drawn from {dataset.sample.of!r}, which must be another one that stands "
+                "above it; change `sample.of` or their order."
             )
     if coverage.anchor == coverage.seed:
         raise InputError("Anchor and seed are the same dataset, so nothing could be missing; name two datasets.")

@@ -13,7 +13,7 @@ FINGERPRINT_VERSION = 1
 def fingerprint(*parts: object) -> str:
     """16 hex characters naming a result by everything it follows from: configs, upstream fingerprints, versions."""
     canonical = json.dumps([FINGERPRINT_VERSION, [_canonical(p) for p in parts]], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _canonical(value: object) -> object:

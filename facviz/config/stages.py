@@ -223,8 +223,8 @@ class SynthesisConfig:
     """Sampling temperature, where the provider samples."""
     top_p: float = 0.9
     """Nucleus of sampling."""
-    max_tokens: int = 96
-    """Longest reply in tokens."""
+    max_tokens: int = 64
+    """Longest reply in tokens; a longer one is cut back to its last whole sentence."""
     rng_seed: int = 0
     """Base seed of all batches."""
 

@@ -18,6 +18,7 @@ from facviz.config.stages import DatasetConfig, RunConfig
 from facviz.errors import InputError
 
 T = TypeVar("T")
+_KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def load_run_config(path: Path) -> RunConfig:
@@ -35,7 +36,10 @@ def load_run_config(path: Path) -> RunConfig:
     sae = config.sae
     if sae.path:
         sae = dataclasses.replace(sae, path=str(_beside(sae.path, path.parent)))
-    config = dataclasses.replace(config, datasets=datasets, sae=sae)
+    backbone = config.backbone
+    if backbone.name != "default" and (beside := _beside(backbone.name, path.parent)).exists():
+        backbone = dataclasses.replace(backbone, name=str(beside))
+    config = dataclasses.replace(config, datasets=datasets, sae=sae, backbone=backbone)
     validate_run(config)
     return config
 
@@ -84,9 +88,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def _convert_plain(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**63 else float("inf")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise InputError(f"{where} is {value!r}; it must be a {hint.__name__}.")
+        raise InputError(f"{where} is {value!r}; it must be {_KINDS[hint]}.")
     return _expand(value, where) if isinstance(value, str) else value
 
 

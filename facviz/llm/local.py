@@ -88,9 +88,9 @@ def draw_tokens(logits: Tensor, temperature: float, top_p: float, generator: tor
     in_nucleus = mass_before < top_p
     in_nucleus[:, 0] = True
     mass = (values * in_nucleus).cumsum(-1)
-    # `rand` is below 1, so the mark lies below the total and on a token of the nucleus.
     mark = torch.rand(len(mass), 1, generator=generator, device=mass.device) * mass[:, -1:]
-    drawn = torch.searchsorted(mass, mark, right=True).clamp(max=in_nucleus.sum(-1, keepdim=True) - 1)
+    last = in_nucleus.sum(-1, keepdim=True) - 1  # where rounding lifts a mark to the whole mass
+    drawn = torch.searchsorted(mass, mark, right=True).clamp(max=last)
     return tokens.gather(1, drawn).squeeze(1)
 
 

@@ -77,7 +77,7 @@ def _read(session: Session, config: DatasetConfig) -> tuple[list[Document], Corp
     for document in corpus:
         documents.append(document)
         if len(documents) % 1000 == 0:
-            session.progress.update("data", len(documents), config.limit, f"documents of {config.name}")
+            session.progress.update(f"read {config.name}", len(documents), config.limit, "documents")
     return documents, corpus.report, corpus.mapping.describe()
 
 
@@ -110,7 +110,7 @@ def _count_tokens(session: Session, config: DatasetConfig, documents: Sequence[D
     for chunk in _chunks(documents, 512):
         rendered = renderer.render_many(list(enumerate(chunk)))
         counts.extend((d.n_content_tokens, d.n_cut_tokens) for d in rendered)
-        session.progress.update("data", len(counts), len(documents), f"documents of {config.name} tokenised")
+        session.progress.update(f"count {config.name}", len(counts), len(documents), "documents tokenised")
     if not any(n for n, _ in counts):
         raise InputError(
             f"Dataset {config.name} has no content tokens of the roles {', '.join(config.roles)}; choose other --roles."

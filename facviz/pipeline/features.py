@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
 
 MODE = "inference"
+OUTPUT_LOGIT_STDS = 6.0
+"""Standard deviations above the mean at which an output token is said to be promoted."""
 Numbered = Sequence[tuple[int, Document]]
 
 
@@ -192,7 +194,7 @@ def explain(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, A
         with session.workspace.reader() as reader:
             spans = spans_by_feature(reader.rows("dataset_spans", sae_id=sae_id, dataset_id=dataset_id))
             directions = reader.rows("feature_directions", sae_id=sae_id)
-        outputs = {row["feature_id"]: row["top_tokens"] for row in directions}
+        outputs = {row["feature_id"]: promoted_tokens(row) for row in directions}
         shown = {f: [s for s in found if s.split is Split.EXPLAIN] for f, found in spans.items()}
         shown = {f: found for f, found in shown.items() if found}
         explanations = explain_lexically(shown, output_tokens=outputs, min_score=config.min_score)
@@ -211,6 +213,12 @@ def explain(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, A
         }
 
     return session.run_once(scope, work)
+
+
+def promoted_tokens(row: Mapping[str, Any]) -> list[str]:
+    """Output tokens of a feature that stand out of its logits; what noise ranks first in a vocabulary does not."""
+    bar = row["logit_mean"] + OUTPUT_LOGIT_STDS * row["logit_std"]
+    return [token for token, logit in zip(row["top_tokens"], row["top_logits"]) if logit > bar]
 
 
 def _score(

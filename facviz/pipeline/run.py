@@ -10,11 +10,13 @@ from typing import Any
 from facviz.config import RunConfig, SpansConfig
 from facviz.pipeline import coverage, data, features, sae, synthesis
 from facviz.pipeline.session import Session
+from facviz.prompts import load_task
 
 
 def run_loop(session: Session, config: RunConfig) -> dict[str, Any]:
     """Every stage of the config on the session's workspace; the object `facviz run --json` prints (design §5)."""
     started = time.monotonic()
+    load_task(config.task)  # an unknown task is refused now, not after the training
     measured_on = config.coverage
     for dataset in config.datasets:
         data.add_dataset(session, dataset)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from facviz.config import CaptureConfig, SaeConfig, fingerprint
 from facviz.errors import InputError, SaeError
+from facviz.files import disk_errors
 from facviz.pipeline.data import capture_dataset, open_capture
 from facviz.pipeline.session import CODE_VERSION, Session, load_documents
 from facviz.store.manifest import Scope
@@ -50,6 +51,8 @@ def _train(session: Session, captured: dict[str, Any], config: SaeConfig, sae_id
         raise InputError("There are fewer captured tokens than one batch; lower batch_tokens or capture more.")
     sample = _init_sample(shards, config)
     folder = session.workspace.sae_folder(sae_id)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     checkpoint = FileCheckpoints(folder / "checkpoint.safetensors", every_steps=CHECKPOINT_STEPS)
     resume = load_state(checkpoint.path) if checkpoint.path.exists() else None
 
@@ -152,7 +155,7 @@ def _weights_digest(sae: SAE) -> str:
 def _write_sae(
     session: Session, sae: SAE, sae_id: str, metrics: SaeMetrics | None, k: int, architecture: str
 ) -> dict[str, Any]:
-    values = _metric_values(metrics) if metrics else {}
+    values = _metric_values(metrics) if metrics else dict.fromkeys(("fvu", "l0", "dead"))  # nobody measured them
     layer = session.backbone.layer
     row = {
         "sae_id": sae_id,
@@ -194,11 +197,12 @@ def _metric_values(metrics: SaeMetrics) -> dict[str, Any]:
 
 
 def _features(session: Session, sae: SAE, sae_id: str) -> list[dict[str, Any]]:
-    from facviz.sae.directions import nearest_features, top_output_tokens
+    from facviz.sae.directions import logit_spread, nearest_features, top_output_tokens
 
     backbone = session.backbone
-    norm = backbone.final_norm_weight
-    ids, logits = top_output_tokens(sae.W_dec, backbone.unembedding.float(), N_OUTPUT_TOKENS, final_norm_weight=norm)
+    norm, unembedding = backbone.final_norm_weight, backbone.unembedding.float()
+    ids, logits = top_output_tokens(sae.W_dec, unembedding, N_OUTPUT_TOKENS, final_norm_weight=norm)
+    mean, std = logit_spread(sae.W_dec, unembedding, final_norm_weight=norm)
     near, cosines = nearest_features(sae.W_dec, min(N_NEIGHBOURS, sae.d_sae - 1))
     return [
         {
@@ -206,6 +210,8 @@ def _features(session: Session, sae: SAE, sae_id: str) -> list[dict[str, Any]]:
             "feature_id": i,
             "top_tokens": [backbone.tokenizer.decode([t]) for t in ids[i].tolist()],
             "top_logits": logits[i].tolist(),
+            "logit_mean": mean[i].item(),
+            "logit_std": std[i].item(),
             "neighbours": near[i].tolist(),
             "neighbour_cosines": cosines[i].tolist(),
         }

@@ -22,11 +22,12 @@ from facviz.errors import CoverageError, InputError, SaturatedError
 from facviz.explain.lexical import feature_keywords
 from facviz.files import append_line, read_lines
 from facviz.pipeline.coverage import Gap, read_gap
+from facviz.pipeline.features import promoted_tokens
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import CODE_VERSION, Session
 from facviz.prompts import load_task, task_template
 from facviz.protocols import LLMClient
-from facviz.records import Candidate, Span, Split
+from facviz.records import Candidate, ExplanationOutcome, Span, Split
 from facviz.spans import spans_by_feature
 from facviz.store.manifest import Scope
 from facviz.store.reader import Reader
@@ -121,11 +122,12 @@ def _briefs(
     """Missing features to attempt, most task-relevant first, with the evidence the generator may see."""
     anchor_id = reader.dataset(coverage_config.anchor)["dataset_id"]
     spans = spans_by_feature(reader.rows("dataset_spans", sae_id=sae_id, dataset_id=anchor_id))
-    outputs = {r["feature_id"]: r["top_tokens"] for r in reader.rows("feature_directions", sae_id=sae_id)}
+    outputs = {r["feature_id"]: promoted_tokens(r) for r in reader.rows("feature_directions", sae_id=sae_id)}
     shown = {f: [s for s in found if s.split is Split.EXPLAIN] for f, found in spans.items()}
     shown = {f: found for f, found in shown.items() if found}
     words = {k.feature_id: k for k in feature_keywords(shown, output_tokens=outputs)}
-    explanations = {r["feature_id"]: r["text"] for r in reader.rows("explanations", sae_id=sae_id)}
+    written = [r for r in reader.rows("explanations", sae_id=sae_id) if r["outcome"] == ExplanationOutcome.EXPLAINED]
+    explanations = {r["feature_id"]: r["text"] for r in written}
     chosen = _chosen(missing, config)
     guideline = load_task(task)
     return [
@@ -148,7 +150,7 @@ def _chosen(missing: Sequence[Mapping[str, Any]], config: SynthesisConfig) -> li
     absent = [f for f in config.features if f not in by_id]
     if absent:
         raise InputError(f"Feature {absent[0]} is not among the {len(missing)} missing features; choose missing ones.")
-    return [by_id[f] for f in config.features]
+    return [by_id[f] for f in dict.fromkeys(config.features)]
 
 
 def _evidence(spans: Sequence[Span], n: int) -> tuple[Span, ...]:

@@ -26,6 +26,25 @@ def top_output_tokens(
 
 
 @torch.no_grad()
+def logit_spread(
+    W_dec: Tensor, unembedding: Tensor, *, final_norm_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [n] over the vocabulary of each direction's logits, without forming them.
+
+    A direction in the middle of a model often promotes nothing: its top tokens are then what noise ranks first, about
+    four standard deviations out in a vocabulary of 50,000.
+    """
+    directions = W_dec.to(torch.float32)
+    if final_norm_weight is not None:
+        directions = directions * final_norm_weight.to(torch.float32)
+    table = unembedding.to(torch.float32)
+    centred = table - table.mean(dim=0)
+    covariance = centred.T @ centred / len(table)
+    variance = ((directions @ covariance) * directions).sum(dim=1)
+    return directions @ table.mean(dim=0), variance.clamp_min(0).sqrt()
+
+
+@torch.no_grad()
 def nearest_features(W_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Ids and cosines [d_sae, k] of the features with the most similar decoder rows, closest first, self excluded."""
     rows = torch.nn.functional.normalize(W_dec.to(torch.float32), dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn.functional import embedding_bag
 
 from facviz.errors import SaeError
 from facviz.sae.codes import Codes, concatenate, threshold_codes, top_k_codes
+from facviz.sae.screen import Screen
 from facviz.sae.weights import SaeWeights
 
 __all__ = ["SAE", "Codes"]
@@ -64,10 +66,17 @@ class SAE:
         x = self._check_input(x)
         return concatenate([self._encode_chunk(chunk, dense) for chunk in torch.split(x, self._chunk_tokens)])
 
+    @cached_property
+    def _screen(self) -> Screen | None:
+        return Screen(self.weights) if Screen.suits(self.weights) else None
+
     def _encode_chunk(self, x: Tensor, dense: bool) -> Codes:
         w = self.weights
-        x = x.to(torch.float32)
-        pre = torch.addmm(w.b_enc, x - w.b_dec if w.pre_bias else x, w.W_enc)
+        x = x.to(torch.float32) - w.b_dec if w.pre_bias else x.to(torch.float32)
+        screened = self._screen.encode(x) if self._screen and not dense else None
+        if screened is not None:
+            return screened
+        pre = torch.addmm(w.b_enc, x, w.W_enc)
         if dense or w.activation.kind == "relu":
             return threshold_codes(pre, 0.0)
         if w.activation.threshold is not None:

@@ -9,7 +9,7 @@ import duckdb
 
 from facviz.errors import WorkspaceError
 from facviz.files import disk_errors
-from facviz.store.reader import create_event_source, create_source, shard_errors
+from facviz.store.reader import create_event_source, create_source
 from facviz.store.schema import SCHEMA_VERSION, TABLES
 from facviz.store.workspace import Workspace
 
@@ -30,7 +30,8 @@ def rebuild_database(workspace: Workspace) -> dict[str, int]:
             _log_of(target).unlink(missing_ok=True)  # a killed dashboard's log must not be replayed on the new file
             temporary.replace(target)
     except duckdb.Error as error:
-        raise WorkspaceError(f"Cannot write {target} ({str(error).splitlines()[0]}); free space.") from error
+        reason = str(error).splitlines()[0]
+        raise WorkspaceError(f"Cannot write {target} ({reason}); free space, or mend the shard it names.") from error
     finally:
         temporary.unlink(missing_ok=True)
         _log_of(temporary).unlink(missing_ok=True)
@@ -43,8 +44,7 @@ def _build(path: Path, workspace: Workspace) -> dict[str, int]:
     with duckdb.connect(str(path)) as connection:
         for table, schema in TABLES.items():
             create_source(connection, f"source_{table}", shards.get(table, ()), schema)
-            with shard_errors():
-                connection.execute(f"CREATE TABLE {table} AS SELECT * FROM source_{table} {_ORDER.get(table, '')}")  # noqa: S608
+            connection.execute(f"CREATE TABLE {table} AS SELECT * FROM source_{table} {_ORDER.get(table, '')}")  # noqa: S608
             connection.execute(f"DROP {'VIEW' if shards.get(table) else 'TABLE'} source_{table}")
             counts[table] = _count(connection, table)
         create_event_source(connection, workspace.root / "events")

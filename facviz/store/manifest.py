@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from facviz.errors import WorkspaceError
 from facviz.files import append_line, disk_errors, read_lines, sync_file
 from facviz.store.schema import SCHEMA_VERSION
 
@@ -123,12 +122,6 @@ class Manifest:
             if entry["kind"] == "shard" and current[entry["scope"]] == entry["fingerprint"]:
                 path = self._tables / entry["path"]
                 live.setdefault(entry["table"], {})[entry["scope"], entry["shard"]] = path
-        for table, files in live.items():
-            for path in files.values():
-                if not path.exists():
-                    raise WorkspaceError(
-                        f"The shard {path} of table {table} is gone; restore it or run the stage again."
-                    )
         return {table: list(files.values()) for table, files in live.items()}
 
     def _append(self, entry: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,8 +75,12 @@ class Reader:
             "autoload_known_extensions": "false",
         }
         self._connection = duckdb.connect(":memory:", config=settings)
+        self._unreadable: dict[str, WorkspaceError] = {}
         for table, schema in TABLES.items():
-            create_source(self._connection, table, shards.get(table, ()), schema)
+            try:
+                create_source(self._connection, table, shards.get(table, ()), schema)
+            except WorkspaceError as error:  # only queries of this table fail, so that its stage can run again
+                self._unreadable[table] = error
         create_event_source(self._connection, events)
 
     def __enter__(self) -> Reader:
@@ -93,6 +98,9 @@ class Reader:
     def named(self, query: str, **parameters: object) -> Any:
         """Result of a named query as an Arrow table."""
         sql = NAMED_QUERIES[query]
+        for table, error in self._unreadable.items():
+            if re.search(rf"\b{table}\b", sql):
+                raise error
         used = {k: v for k, v in parameters.items() if f"${k}" in sql}
         with self._connection.cursor() as cursor, shard_errors():
             return cursor.sql(sql, params=used).to_arrow_table()
@@ -123,7 +131,14 @@ class Reader:
 
 
 def create_source(connection: duckdb.DuckDBPyConnection, name: str, shards: Sequence[Path], schema: pa.Schema) -> None:
-    """A view over shard files, or an empty table of the schema when there are none yet."""
+    """A view over shard files, or an empty table of the schema when there are none yet.
+
+    Raises:
+        WorkspaceError: a shard is gone or damaged.
+    """
+    for path in shards:
+        if not path.exists():
+            raise WorkspaceError(f"The shard {path} is gone; restore it or run the stage that wrote it again.")
     if shards:
         files = ", ".join(_literal(str(p)) for p in shards)
         options = "union_by_name=true, hive_partitioning=false"  # a folder such as `lr=3` above must add no column
@@ -163,7 +178,9 @@ def shard_errors() -> Iterator[None]:
         yield
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
-        raise WorkspaceError(f"A shard cannot be read ({reason}); run the stage that wrote it again.") from error
+        raise WorkspaceError(
+            f"A shard cannot be read ({reason}); delete it and run the stage that wrote it again."
+        ) from error
 
 
 def _literal(path: str) -> str:

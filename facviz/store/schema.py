@@ -61,6 +61,8 @@ TABLES: dict[str, pa.Schema] = {
             ("feature_id", pa.int32()),
             ("top_tokens", pa.list_(pa.string())),
             ("top_logits", pa.list_(pa.float32())),
+            ("logit_mean", pa.float32()),
+            ("logit_std", pa.float32()),
             ("neighbours", pa.list_(pa.int32())),
             ("neighbour_cosines", pa.list_(pa.float32())),
         ]

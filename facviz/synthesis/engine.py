@@ -26,8 +26,9 @@ from facviz.records import (
 )
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.guided import GUIDED_TEMPLATE, guided_messages
-from facviz.synthesis.pairs import REQUEST_TEMPLATE, make_pair, pair_messages
+from facviz.synthesis.pairs import REQUEST_TEMPLATE, STEP_ONE, make_pair, pair_messages
 from facviz.synthesis.plan import STRATEGY, BatchPlace, FeatureBrief
+from facviz.synthesis.safety import is_withheld
 
 PROMPTS = {"pairs": REQUEST_TEMPLATE, "guided": GUIDED_TEMPLATE}
 _RANKING_SLACK = 0.95
@@ -147,13 +148,15 @@ class Synthesizer:
     def _measure(
         self, brief: FeatureBrief, place: BatchPlace, replies: Sequence[LLMReply], rng_seed: int, shown: Sequence[str]
     ) -> list[Candidate]:
-        """Every reply as a candidate with its batched activation; none is dropped."""
+        """Every reply as a candidate with its batched activation; none is dropped, a withheld one loses its text."""
         texts = [clean_reply(reply) for reply in replies]
+        withheld = [is_withheld(text) for text in texts]
+        texts = ["" if hidden else text for text, hidden in zip(texts, withheld)]
         encoded = self.encoder.encode([brief.document(text) for text in texts])
         candidates = []
         for slot, (reply, text) in enumerate(zip(replies, texts)):
             act, peak = _act_of(encoded, slot, brief.feature_id)
-            gates, reason = self._text_gates(reply, text, shown)
+            gates, reason = ({}, "withheld") if withheld[slot] else self._text_gates(reply, text, shown)
             candidates.append(
                 Candidate(
                     candidate_id=place.candidate_id(slot),
@@ -174,8 +177,10 @@ class Synthesizer:
         return candidates
 
     def _text_gates(self, reply: LLMReply, text: str, shown: Sequence[str]) -> tuple[dict[str, Any], str | None]:
-        if reply.outcome is Outcome.REFUSED or not text:
-            return {}, str(Outcome.REFUSED if reply.outcome is Outcome.REFUSED else "empty")
+        if reply.outcome in (Outcome.REFUSED, Outcome.INVALID):
+            return {}, str(reply.outcome)
+        if not text:
+            return {}, "empty"
         return self.gates.check(text, shown)
 
     def _verify(self, brief: FeatureBrief, batch: list[Candidate], n_wanted: int) -> list[Candidate]:
@@ -185,7 +190,7 @@ class Synthesizer:
             if candidate.reject_reason is not None:
                 continue
             if candidate.step == "pairs":
-                outcome = dataclasses.replace(candidate, reject_reason="step one")
+                outcome = dataclasses.replace(candidate, reject_reason=STEP_ONE)
             elif candidate.act <= _RANKING_SLACK * brief.bar:
                 outcome = dataclasses.replace(candidate, reject_reason="target does not fire")
             elif n_wanted <= 0:

@@ -8,6 +8,7 @@ from typing import Any
 
 MIN_WORDS, MAX_WORDS = 3, 120
 COPY_RUN_WORDS = 8
+MIN_DISTINCT_TRIGRAMS = 0.6
 _WORD = re.compile(r"\w+")
 
 
@@ -22,7 +23,7 @@ def normalised(text: str) -> str:
 
 
 class TextGates:
-    """Length, duplicates and copying; knows the corpora and everything accepted so far."""
+    """Length, duplicates, copying and repetition; knows the corpora and everything accepted so far."""
 
     def __init__(self, known_texts: Iterable[str]) -> None:
         self._known = {normalised(t) for t in known_texts}
@@ -31,18 +32,27 @@ class TextGates:
         """Measures, and the reason for rejection or None; `shown` are the texts the generator saw."""
         words = words_of(text)
         copied = longest_shared_run(words, [words_of(s) for s in shown])
-        gates: dict[str, Any] = {"n_words": len(words), "copied_words": copied}
+        distinct = distinct_trigrams(words)
+        gates: dict[str, Any] = {"n_words": len(words), "copied_words": copied, "distinct_trigrams": distinct}
         if not MIN_WORDS <= len(words) <= MAX_WORDS:
             return gates, "length"
         if normalised(text) in self._known:
             return gates, "duplicate"
         if copied >= min(COPY_RUN_WORDS, len(words)):
             return gates, "copied"
+        if distinct < MIN_DISTINCT_TRIGRAMS:
+            return gates, "repetitive"
         return gates, None
 
     def accept(self, text: str) -> None:
         """Remember an accepted sample, so that the same text is not accepted twice."""
         self._known.add(normalised(text))
+
+
+def distinct_trigrams(words: Sequence[str]) -> float:
+    """Share of word trigrams that are distinct; 1 for texts too short to repeat one."""
+    trigrams = list(zip(words, words[1:], words[2:]))
+    return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
 
 
 def longest_shared_run(words: Sequence[str], others: Sequence[Sequence[str]]) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from facviz.prompts import render
 from facviz.records import Candidate, Message
-from facviz.synthesis.pairs import SYSTEM_TEMPLATE, pair_messages, request_text
+from facviz.synthesis.pairs import pair_messages, request_text
 from facviz.synthesis.plan import FeatureBrief
 
+CONTRAST_TEMPLATE = "synthesize_contrast.v1"
 GUIDED_TEMPLATE = "synthesize_guided.v1"
+SPANS_BESIDE_PAIR = 2
 
 
 def guided_messages(
@@ -15,16 +17,20 @@ def guided_messages(
 ) -> tuple[tuple[Message, ...], list[str]]:
     """The conversation that asks for step-2 candidates, and the texts it shows.
 
+    The pair stands in it as an answer that was turned down and one that was praised: a model that can only continue
+    the conversation then continues from the strong one. Quoting both in one request made a small model copy them.
     Without a pair the step-1 conversation is used again: its spans are evidence with measured activations.
     """
     messages, shown = pair_messages(brief)
     if strong is None or weak is None:
         return messages, shown
-    system = Message("system", render(SYSTEM_TEMPLATE, request=brief.task.sample_request))
     request = request_text(brief)
-    guided = render(GUIDED_TEMPLATE, request=request, strong=strong.text, weak=weak.text)
-    turns: list[Message] = [system]
-    for text in shown[:2]:
-        turns += [Message("user", request), Message("assistant", text)]
-    turns += [Message("user", request), Message("assistant", strong.text), Message("user", guided)]
-    return tuple(turns), [*shown[:2], strong.text, weak.text]
+    turns = [
+        *messages[: 1 + 2 * SPANS_BESIDE_PAIR],
+        Message("user", request),
+        Message("assistant", weak.text),
+        Message("user", render(CONTRAST_TEMPLATE, request=request)),
+        Message("assistant", strong.text),
+        Message("user", render(GUIDED_TEMPLATE, request=request)),
+    ]
+    return tuple(turns), [*shown[:SPANS_BESIDE_PAIR], weak.text, strong.text]

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from facviz.prompts import render
 from facviz.records import Candidate, ContrastivePair, Message, PairState
 from facviz.synthesis.plan import FeatureBrief
+from facviz.synthesis.safety import is_withheld
 
 SYSTEM_TEMPLATE = "synthesize_system.v1"
 REQUEST_TEMPLATE = "synthesize_request.v1"
 WORDS_SHOWN = 4
+STEP_ONE = "step one"
+"""Why a step-1 candidate that passed the text gates is no sample: it only serves the pair."""
 
 
 def pair_messages(brief: FeatureBrief) -> tuple[tuple[Message, ...], list[str]]:
@@ -18,8 +21,10 @@ def pair_messages(brief: FeatureBrief) -> tuple[tuple[Message, ...], list[str]]:
 
     Spans appear as earlier answers: a small model continues a pattern far better than it obeys a description.
     """
-    shown = [" ".join(span.text.split()) for span in brief.spans]
-    messages = [Message("system", render(SYSTEM_TEMPLATE, request=brief.task.sample_request))]
+    texts = [" ".join(span.text.split()) for span in brief.spans]
+    shown = [text for text in texts if not is_withheld(text)]
+    common = brief.explanation or "see the earlier texts"
+    messages = [Message("system", render(SYSTEM_TEMPLATE, request=brief.task.sample_request, explanation=common))]
     for text in shown:
         messages += [Message("user", request_text(brief)), Message("assistant", text)]
     return (*messages, Message("user", request_text(brief))), shown
@@ -27,16 +32,16 @@ def pair_messages(brief: FeatureBrief) -> tuple[tuple[Message, ...], list[str]]:
 
 def request_text(brief: FeatureBrief) -> str:
     """The one request that is repeated: what the sample should express."""
-    return render(REQUEST_TEMPLATE, words=", ".join(brief.words[:WORDS_SHOWN]), explanation=brief.explanation)
+    return render(REQUEST_TEMPLATE, words=", ".join(brief.words[:WORDS_SHOWN]) or "what the earlier ones use")
 
 
 def make_pair(brief: FeatureBrief, candidates: Sequence[Candidate], min_margin: float) -> ContrastivePair:
-    """Highest and lowest activation of step 1; needs a firing candidate and a gap of `min_margin` × δ.
+    """Highest and lowest activation of step 1 among texts that passed the gates, at least `min_margin` × δ apart.
 
     `none_active` and `no_contrast` are states of their own: no corpus span and no invented score takes the pair's
     place (known defects 5 and 29).
     """
-    usable = [c for c in candidates if c.text]
+    usable = [c for c in candidates if c.reject_reason == STEP_ONE]
     if not any(c.act > 0 for c in usable):
         return ContrastivePair(brief.feature_id, None, None, 0.0, PairState.NONE_ACTIVE)
     strong = max(usable, key=lambda c: (c.act, c.candidate_id))

@@ -1,0 +1,28 @@
+"""What is never kept, shown or exported, whatever a corpus or a model holds: sexual content about minors.
+
+A word list errs on the side of withholding. It is a floor under every strategy and provider, not a moderation system.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SEXUAL = re.compile(
+    r"\b(?:sex\w*|porn\w*|erotic\w*|nude\w*|naked\w*|nsfw|explicit|horny|orgasm\w*|masturbat\w*|genital\w*|penis\w*|"
+    r"vagina\w*|breasts?|boobs?|hentai|fetish\w*|kink\w*|seduc\w*|arous\w*|intercourse|rap(?:e|es|ed|ing|ist\w*)|"
+    r"molest\w*|incest\w*|lewd|hooker\w*|prostitut\w*|lust\w*|fuck\w*)\b",
+    re.IGNORECASE,
+)
+_MINOR = re.compile(
+    r"\b(?:child\w*|kids?|minors?|underage\w*|teen\w*|preteen\w*|tween\w*|toddler\w*|bab(?:y|ies)|infant\w*|"
+    r"school ?(?:girl|boy|child|kid)\w*|boys?|girls?|lolita|loli|shota|juvenile\w*|adolescen\w*|"
+    r"daughters?|sons?|niece\w*|nephew\w*|little (?:sister|brother)\w*|pupils?|(?:high|middle|elementary) school\w*|"
+    r"(?:1[0-7]|[1-9])[ -]?(?:year|yr|y/?o)s?\b[ -]?(?:old)?|"
+    r"(?:five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen)[ -]years?[ -]old)",
+    re.IGNORECASE,
+)
+
+
+def is_withheld(text: str) -> bool:
+    """Whether a text speaks of sex and of minors at once; such a text is replaced by nothing and counted."""
+    return bool(_SEXUAL.search(text) and _MINOR.search(text))

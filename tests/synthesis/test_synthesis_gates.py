@@ -1,0 +1,72 @@
+"""Gates in isolation: length, duplicates, copying."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facviz.synthesis.gates import COPY_RUN_WORDS, MAX_WORDS, MIN_WORDS, TextGates, longest_shared_run, words_of
+
+WORD = st.sampled_from("abcd")
+
+
+def numbered_words(n: int) -> str:
+    return " ".join(f"w{i}" for i in range(n))
+
+
+def contains(words, run):
+    return any(words[i : i + len(run)] == run for i in range(len(words) - len(run) + 1))
+
+
+@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, max_size=12), max_size=3))
+def test_the_longest_shared_run_equals_that_of_a_brute_force_search(words, others):
+    runs = [words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
+    shared = [len(run) for run in runs if any(contains(other, run) for other in others)]
+    assert longest_shared_run(words, others) == max(shared, default=0)
+
+
+@pytest.mark.parametrize(
+    ("n_words", "reason"),
+    [(0, "length"), (MIN_WORDS - 1, "length"), (MIN_WORDS, None), (MAX_WORDS, None), (MAX_WORDS + 1, "length")],
+)
+def test_too_short_and_too_long_texts_are_rejected(n_words, reason):
+    gates, found = TextGates([]).check(numbered_words(n_words), ())
+    assert (gates["n_words"], found) == (n_words, reason)
+
+
+@pytest.mark.parametrize("text", ["One two three four", "one, two: THREE – four!", "  one\ntwo three four "])
+def test_a_text_of_the_corpus_is_a_duplicate_whatever_its_case_and_punctuation(text):
+    gates = TextGates(["One two three four."])
+    assert gates.check(text, ())[1] == "duplicate"
+    assert gates.check("one two three five", ())[1] is None
+
+
+def test_an_accepted_text_is_a_duplicate_from_then_on():
+    gates = TextGates([])
+    assert gates.check("one two three", ())[1] is None
+    gates.accept("one two three")
+    assert gates.check("One two three!", ())[1] == "duplicate"
+
+
+def test_a_run_of_eight_words_is_copied_and_one_of_seven_is_not():
+    shown = [numbered_words(30)]
+    eight = f"new start {numbered_words(COPY_RUN_WORDS)} new end"
+    seven = f"new start {numbered_words(COPY_RUN_WORDS - 1)} new end"
+    assert TextGates([]).check(eight, shown) == ({"n_words": 12, "copied_words": 8}, "copied")
+    assert TextGates([]).check(seven, shown) == ({"n_words": 11, "copied_words": 7}, None)
+
+
+def test_a_short_text_that_stands_whole_in_a_shown_one_is_copied():
+    assert TextGates([]).check("w3 w4 w5", [numbered_words(9)])[1] == "copied"
+    assert TextGates([]).check("w3 w5 w4", [numbered_words(9)])[1] is None
+
+
+def test_copying_is_looked_for_in_every_shown_text():
+    shown = ["nothing alike", numbered_words(10)]
+    assert TextGates([]).check(numbered_words(10), shown)[0]["copied_words"] == 10
+
+
+def test_words_of_any_script_count():
+    assert words_of("Größe, naïve: 3 слова") == ["größe", "naïve", "3", "слова"]
+    assert TextGates([]).check("слова на русском", ())[1] is None
