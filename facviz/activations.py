@@ -30,6 +30,9 @@ from facviz.spans import DocMaxima, pool_maxima
 
 ALL_ROLES = ("user", "assistant", "text")
 RENDER_CHUNK = 512
+# A batch this large gains nothing from growing, so it then takes only documents that add little padding.
+_SMALL_BATCH_TOKENS = 2048
+_MAX_STRETCH = 1.125
 
 
 class _LayerReached(Exception):  # noqa: N818
@@ -64,12 +67,16 @@ def _stop(acts: torch.Tensor) -> None:
 def length_batches(documents: Sequence[TokenizedDocument], batch_tokens: int) -> list[list[int]]:
     """Document indices in batches of similar length, at most `batch_tokens` each with padding (or one document)."""
     batches: list[list[int]] = []
+    shortest = 0
     for i in sorted(range(len(documents)), key=lambda i: (len(documents[i].token_ids), i)):
         length = len(documents[i].token_ids)
-        if batches and (len(batches[-1]) + 1) * length <= batch_tokens:
+        padded = (len(batches[-1]) + 1) * length if batches else 0
+        is_alike = padded <= _SMALL_BATCH_TOKENS or length <= _MAX_STRETCH * shortest
+        if batches and padded <= batch_tokens and is_alike:
             batches[-1].append(i)
         else:
             batches.append([i])
+            shortest = length
     return batches
 
 

@@ -12,6 +12,7 @@ ROLES = {
     "instruction_following": ("assistant",),
     "survival_instinct": ("user", "assistant"),
     "sycophancy": ("user", "assistant"),
+    "topic": ("user",),
     "toxicity": ("user",),
 }
 TASK = (
@@ -27,7 +28,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_papers_five_tasks_are_packaged():
+def test_the_papers_five_tasks_and_a_neutral_one_are_packaged():
     assert prompts.task_names() == sorted(ROLES)
 
 
