@@ -18,6 +18,7 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt
 
 run: setup
 	$(BIN)/python -m facviz run docs/examples/small.toml --workspace $(WORKSPACE)
+	mkdir -p $(WORKSPACE)/exports
 	$(BIN)/python -m facviz export report --workspace $(WORKSPACE) --out $(WORKSPACE)/exports/report.md
 	$(BIN)/python -m facviz export samples --workspace $(WORKSPACE) --out $(WORKSPACE)/exports/samples.jsonl
 

@@ -312,3 +312,23 @@ def test_a_fingerprint_knows_order_of_parts_but_not_of_keys():
 
 def test_a_fingerprint_of_a_name_that_is_no_valid_text_exists():
     assert fingerprint("data-\udcff") != fingerprint("data-\udcfe")
+
+
+def test_a_relative_folder_in_a_variable_is_meant_from_where_the_command_runs(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "configs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FACVIZ_TEST_DATA", "data")
+    path = tmp_path / "configs" / "run.toml"
+    path.write_text(
+        'task = "toxicity"\n'
+        '[[datasets]]\nname = "a"\npath = "${FACVIZ_TEST_DATA}/a.jsonl"\n'
+        '[[datasets]]\nname = "b"\npath = "b.jsonl"\n'
+        '[capture]\ndataset = "a"\n[coverage]\nanchor = "a"\nseed = "b"\n',
+        encoding="utf-8",
+    )
+    config = load_run_config(path)
+    assert [d.path for d in config.datasets] == [
+        str(tmp_path / "data" / "a.jsonl"),
+        str(tmp_path / "configs" / "b.jsonl"),
+    ]

@@ -28,7 +28,7 @@ def _coverage(c: Mapping[str, Any]) -> str:
         better = c["unsaturated_threshold"]
         text += (
             f"\nSaturated: nearly nothing is missing at this δ; try --threshold {better}."
-            if better
+            if better is not None
             else ("\nSaturated: nearly nothing is missing at any δ; use another seed or anchor set.")
         )
     return text

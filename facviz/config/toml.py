@@ -99,7 +99,9 @@ def _expand(value: str, where: str) -> str:
         name = match.group(1)
         if name not in os.environ:
             raise InputError(f"{where} needs the environment variable {name}, which is not set; set it and try again.")
-        return os.environ[name]
+        found = Path(os.environ[name])
+        # A relative folder in a variable is meant from where the command runs, not from where the TOML file lies.
+        return str(found.resolve()) if match.start() == 0 and found.is_dir() else os.environ[name]
 
     return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", replace, value)
 

@@ -7,6 +7,7 @@ the vocabulary at every step, which would cost as much as the model (measured wi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class LocalChat:
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self._renderer = Renderer(backbone.tokenizer, max_tokens=1_000_000, system_prompt=None, roles=("user",))
+        named = backbone.model.generation_config.eos_token_id  # one id, or several: Llama-3 ends turns by another
+        self._stops = {backbone.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
 
     @property
     def name(self) -> str:
@@ -38,7 +41,8 @@ class LocalChat:
     @torch.inference_mode()
     def _sample(self, request: LLMRequest) -> Tensor:
         """Reply ids [n, max_tokens], filled up with end tokens."""
-        model, end = self._backbone.model, self._backbone.tokenizer.eos_token_id
+        model, end = self._backbone.model, min(self._stops, default=0)
+        stops = torch.tensor(sorted(self._stops), device=model.device)
         generator = torch.Generator(model.device).manual_seed(request.rng_seed)
         replies = torch.full((request.n, request.max_tokens), end, device=model.device)
         running = torch.arange(request.n, device=model.device)
@@ -52,7 +56,7 @@ class LocalChat:
                 logits = model(input_ids=last, past_key_values=cache, use_cache=True).logits[:, -1]
             tokens = draw_tokens(logits, request.temperature, request.top_p, generator)
             replies[running, step] = tokens
-            goes_on = (tokens != end).nonzero().squeeze(1)
+            goes_on = (~torch.isin(tokens, stops)).nonzero().squeeze(1)
             if not len(goes_on):
                 break
             if len(goes_on) < len(running):
@@ -69,11 +73,9 @@ class LocalChat:
         return torch.tensor([ids], device=model.device)
 
     def _reply(self, ids: list[int]) -> LLMReply:
-        tokenizer = self._backbone.tokenizer
-        ended = tokenizer.eos_token_id in ids
-        kept = ids[: ids.index(tokenizer.eos_token_id)] if ended else ids
-        text = tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return LLMReply(text, Outcome.OK if ended else Outcome.TRUNCATED, len(kept))
+        kept = list(takewhile(lambda token: token not in self._stops, ids))
+        text = self._backbone.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return LLMReply(text, Outcome.OK if len(kept) < len(ids) else Outcome.TRUNCATED, len(kept))
 
 
 def draw_tokens(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:

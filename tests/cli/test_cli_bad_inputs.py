@@ -265,7 +265,7 @@ def test_a_locked_workspace(refused, start_python, loop_copy):
 
 
 @pytest.mark.parametrize("damage", ["torn", "gone"])
-def test_a_damaged_shard(refused, loop_copy, damage):
+def test_a_damaged_shard_is_named_and_made_again_by_its_stage(refused, told, loop_copy, damage):
     workspace = open_workspace(loop_copy / "workspace")
     path = workspace.manifest.live_shards()["doc_activation"][0]
     if damage == "gone":
@@ -275,6 +275,9 @@ def test_a_damaged_shard(refused, loop_copy, damage):
     said = refused(*COVERAGE[:-1], "0.6", "--workspace", workspace.root)
     assert path.name in said
     assert "run the stage that wrote it again" in said
+    path.unlink(missing_ok=True)
+    told("run", loop_copy / "planted.toml", "--workspace", workspace.root)
+    assert told(*COVERAGE[:-1], "0.6", "--workspace", workspace.root)["n_missing"] == 12
 
 
 @pytest.mark.parametrize("place", ["facviz.store.manifest.pq.write_table", "facviz.files.os.fsync"])

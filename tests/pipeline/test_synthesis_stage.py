@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from facviz.pipeline import synthesis as stage
 from facviz.pipeline.session import Session
 from facviz.testing.fakes import FakeLLM, SilentProgress
 from facviz.testing.planted import WORDS
+from facviz.testing.workspaces import NEUTRALS
 
 COVERAGE = CoverageConfig(anchor="anchor", seed="seed", kind="absolute", threshold=0.5, n_bootstrap=200)
 
@@ -119,6 +121,19 @@ def test_without_any_accepted_sample_coverage_stays_where_it_was(workspace, synt
     assert (told["n_filled"], told["n_accepted"], told["missing_coverage"]) == (0, 0, 0.0)
     assert told["fac_after"] == told["fac_before"] == round(5 / 17, 4)
     assert told["pair_states"] == {"none_active": 12}
+
+
+def test_fac_afterwards_counts_the_seed_set_and_the_samples_together(workspace, synthesize, monkeypatch):
+    def script(request):
+        rng = random.Random(request.rng_seed)
+        words = [WORDS[asked_for(request)], "island"] * (request.n // 2)
+        return [" ".join([*rng.sample(NEUTRALS, 4), word]) for word in words]
+
+    monkeypatch.setattr("facviz.llm.local.LocalChat", lambda backbone: FakeLLM(script))
+    told = synthesize(max_features=3)
+    assert told["n_filled"] == 3
+    assert told["missing_coverage"] == round(3 / 12, 4)
+    assert told["fac_after"] == round((5 + 3) / 17, 4)
 
 
 def test_an_accepted_sample_stands_in_no_corpus_and_only_once(workspace, synthesize, fake):

@@ -1,0 +1,51 @@
+"""Every defect of the published code that this loop must not repeat has a test that carries its number."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+DEFECTS = {
+    1: "missing is a set difference on activations",
+    2: "coverage is measured at the SAE's own sparsity",
+    3: "no sample counts unless its target fires",
+    4: "texts and features join by key",
+    5: "a failed pair is a state",
+    6: "no missing feature is dropped silently",
+    7: "anchor and seed passes never overwrite each other",
+    8: "an error is never mistaken for the early stop",
+    21: "a span contains its peak",
+    22: "content is found from the template's offsets",
+    27: "text that mentions Human: is not parsed again",
+    28: "no row is lost to a lone quote",
+    35: "always-on features are left out",
+}
+
+
+def named_tests(folder: Path) -> dict[int, list[str]]:
+    """Defect number to the tests named after it, each of which must assert or raise something."""
+    found: dict[int, list[str]] = {}
+    for path in sorted(folder.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_defect_"):
+                number = int(node.name.split("_")[2])
+                checks = [n for n in ast.walk(node) if isinstance(n, ast.Assert) or "raises" in ast.unparse(n)]
+                assert checks, f"{node.name} in {path.name} checks nothing"
+                found.setdefault(number, []).append(node.name)
+    return found
+
+
+@pytest.mark.parametrize("number", DEFECTS, ids=[f"{number}: {what}" for number, what in DEFECTS.items()])
+def test_a_known_defect_has_a_test_named_after_it(number):
+    assert named_tests(TESTS).get(number), f"write a test named test_defect_{number}_… that shows: {DEFECTS[number]}"
+
+
+def test_the_search_finds_only_tests_with_checks(tmp_path):
+    (tmp_path / "test_a.py").write_text("def test_defect_99_x():\n    assert 1 == 1\n")
+    assert named_tests(tmp_path) == {99: ["test_defect_99_x"]}
+    (tmp_path / "test_b.py").write_text("def test_defect_98_y():\n    pass\n")
+    with pytest.raises(AssertionError, match="checks nothing"):
+        named_tests(tmp_path)
