@@ -22,7 +22,7 @@ from scipy import sparse
 from facviz.backbone import Backbone, Renderer
 from facviz.config import BackboneConfig, CaptureConfig
 from facviz.errors import BackboneError, InputError, WorkspaceError
-from facviz.files import append_line, disk_errors, read_lines, sync_file
+from facviz.files import append_line, read_lines, write_files
 from facviz.protocols import ProgressSink
 from facviz.records import Document, Encoded, TokenCodes, TokenizedDocument
 from facviz.sae.model import SAE
@@ -284,15 +284,7 @@ def _doc_numbers(part: ContentActs) -> npt.NDArray[np.int32]:
 
 
 def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        try:
-            safetensors.torch.save_file(tensors, temporary)
-        except safetensors.SafetensorError as error:
-            raise WorkspaceError(f"Cannot write {path} ({error}); free space and start again.") from error
-        sync_file(temporary)
-        temporary.replace(path)
+    write_files({path: lambda temporary: safetensors.torch.save_file(tensors, temporary)})
 
 
 class ActivationShards:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from facviz.errors import WorkspaceError
 
@@ -43,14 +45,36 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
 
 
+def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Write files of one folder so that a reader sees the old ones or the whole new ones, durably.
+
+    Each writer fills a temporary neighbour; all are flushed, then renamed in order. Of several files the last is the
+    one readers look for: the old one goes away before any other is replaced.
+
+    Raises:
+        WorkspaceError: the disk is full or the folder cannot be written; nothing half-written stays behind.
+    """
+    paths = list(writers)
+    temporaries = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths}
+    with disk_errors(paths[0]):
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for path, write in writers.items():
+                write(temporaries[path])
+                sync_file(temporaries[path])
+            if len(paths) > 1:
+                paths[-1].unlink(missing_ok=True)
+            for path, temporary in temporaries.items():
+                temporary.replace(path)
+        finally:
+            for temporary in temporaries.values():
+                temporary.unlink(missing_ok=True)  # after a full disk, what was written must not stay and fill it
+        sync_file(paths[0].parent)
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace a small file as a whole, durably."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        sync_file(temporary)
-        temporary.replace(path)
+    write_files({path: lambda temporary: temporary.write_text(text, encoding="utf-8")})
 
 
 def sync_file(path: Path) -> None:
@@ -72,8 +96,8 @@ class disk_errors:  # noqa: N801
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
+        if isinstance(error, OSError | SafetensorError):
+            reason = getattr(error, "strerror", None) or str(error)
             raise WorkspaceError(
                 f"Cannot write {self._path} ({reason}); free space or change --workspace; finished work is kept."
             ) from error

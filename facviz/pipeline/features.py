@@ -15,7 +15,7 @@ from facviz.config import ExplainConfig, RelevanceConfig, SpansConfig, fingerpri
 from facviz.errors import InputError
 from facviz.explain.lexical import explain_lexically
 from facviz.explain.scorers import embedding_scores, to_scores
-from facviz.files import disk_errors, sync_file
+from facviz.files import write_files
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import CODE_VERSION, Session, load_documents
 from facviz.prompts import load_task, task_template
@@ -166,12 +166,12 @@ def _scatter(ids: npt.NDArray[Any], values: npt.NDArray[Any], n: int, fill: floa
 
 def _save_part(path: Path, rows: SpanRows, n_active: npt.NDArray[np.int64], n_tokens: int) -> None:
     arrays = {f.name: getattr(rows, f.name) for f in dataclasses.fields(rows)}
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, n_active=n_active, n_tokens=n_tokens, **arrays)
-        sync_file(temporary)
-        temporary.replace(path)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # given a name, NumPy would add its own ending to it
+            np.savez(file, n_active=n_active, n_tokens=n_tokens, **arrays)
+
+    write_files({path: write})
 
 
 def _load_part(path: Path) -> tuple[SpanRows, npt.NDArray[np.int64], int]:

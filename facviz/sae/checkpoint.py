@@ -12,7 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from facviz.errors import SaeError
-from facviz.sae.files import write_atomically
+from facviz.files import write_files
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +54,7 @@ class FileCheckpoints:
 def save_state(state: TrainState, path: Path) -> None:
     """Write `state` to `path`, atomically."""
     metadata = {"step": str(state.step), "run": json.dumps(state.run)}
-    write_atomically({path: lambda temporary: safetensors.torch.save_file(state.tensors, temporary, metadata)})
+    write_files({path: lambda temporary: safetensors.torch.save_file(state.tensors, temporary, metadata)})
 
 
 def load_state(path: Path) -> TrainState:

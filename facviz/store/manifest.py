@@ -8,7 +8,6 @@ by a `done` entry that also carries its summary, which is what makes a second ru
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from facviz.files import append_line, disk_errors, read_lines, sync_file
+from facviz.files import append_line, read_lines, write_files
 from facviz.store.schema import SCHEMA_VERSION
 
 
@@ -62,16 +61,7 @@ class Manifest:
         """One Parquet file, durable before it is listed; the same shard written twice is listed with its last rows."""
         relative = f"{table}/{_file_part(scope)}-{scope.fingerprint}-{shard}.parquet"
         path = self._tables / relative
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            try:
-                pq.write_table(rows, temporary, compression="zstd")
-                sync_file(temporary)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)  # after a full disk, what was written must not stay and fill it
-            sync_file(path.parent)
+        write_files({path: lambda temporary: pq.write_table(rows, temporary, compression="zstd")})
         self._append(
             {"kind": "shard", "scope": scope.key, "fingerprint": scope.fingerprint, "table": table, "shard": shard}
             | {"path": relative, "rows": rows.num_rows}

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 import facviz
-from facviz.errors import SaeError
+from facviz.errors import SaeError, WorkspaceError
 from facviz.sae.formats import load_sae, saelens
 from facviz.sae.model import SAE
 from facviz.sae.weights import Activation, SaeWeights
@@ -229,7 +229,7 @@ def test_a_failed_save_keeps_the_old_sae(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(saelens.safetensors.torch, "save_file", full_disk)
-    with pytest.raises(SaeError, match="No space left"):
+    with pytest.raises(WorkspaceError, match="No space left"):
         make_sae("standard").save(tmp_path)
     assert load_sae(tmp_path).architecture == "topk"
     assert not list(tmp_path.glob("*.tmp"))
@@ -245,7 +245,7 @@ def test_a_save_killed_between_its_files_leaves_no_mixture(tmp_path, monkeypatch
         return replace(self, target)
 
     monkeypatch.setattr(type(tmp_path), "replace", die_at_the_configuration)
-    with pytest.raises(SaeError, match="killed"):
+    with pytest.raises(WorkspaceError, match="killed"):
         make_sae("standard").save(tmp_path)
     with pytest.raises(SaeError, match="no known SAE format"):
         load_sae(tmp_path)

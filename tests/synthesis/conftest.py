@@ -117,7 +117,7 @@ def text():
     """Make the n-th of many distinct six-word texts; one that fires ends in "mirror"."""
 
     def make(fires: bool, number: int) -> str:
-        return " ".join([*(WORDS[number // 12**i % 12] for i in range(5)), "mirror" if fires else "island"])
+        return " ".join([*(WORDS[(number // 12**i + 5 * i) % 12] for i in range(5)), "mirror" if fires else "island"])
 
     return make
 

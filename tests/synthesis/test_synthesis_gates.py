@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facviz.synthesis.gates import COPY_RUN_WORDS, MAX_WORDS, MIN_WORDS, TextGates, longest_shared_run, words_of
+from facviz.synthesis.gates import (
+    COPY_RUN_WORDS,
+    MAX_WORDS,
+    MIN_WORDS,
+    TextGates,
+    distinct_trigrams,
+    longest_shared_run,
+    words_of,
+)
 
 WORD = st.sampled_from("abcd")
 
@@ -53,8 +61,11 @@ def test_a_run_of_eight_words_is_copied_and_one_of_seven_is_not():
     shown = [numbered_words(30)]
     eight = f"new start {numbered_words(COPY_RUN_WORDS)} new end"
     seven = f"new start {numbered_words(COPY_RUN_WORDS - 1)} new end"
-    assert TextGates([]).check(eight, shown) == ({"n_words": 12, "copied_words": 8}, "copied")
-    assert TextGates([]).check(seven, shown) == ({"n_words": 11, "copied_words": 7}, None)
+    verdicts = [TextGates([]).check(text, shown) for text in (eight, seven)]
+    assert [(gates["n_words"], gates["copied_words"], reason) for gates, reason in verdicts] == [
+        (12, 8, "copied"),
+        (11, 7, None),
+    ]
 
 
 def test_a_short_text_that_stands_whole_in_a_shown_one_is_copied():
@@ -65,6 +76,22 @@ def test_a_short_text_that_stands_whole_in_a_shown_one_is_copied():
 def test_copying_is_looked_for_in_every_shown_text():
     shown = ["nothing alike", numbered_words(10)]
     assert TextGates([]).check(numbered_words(10), shown)[0]["copied_words"] == 10
+
+
+@given(st.lists(WORD, max_size=12))
+def test_the_share_of_distinct_trigrams_equals_that_of_a_loop(words):
+    seen = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+    expected = sum(trigram not in seen[:i] for i, trigram in enumerate(seen)) / len(seen) if seen else 1.0
+    assert distinct_trigrams(words) == expected
+
+
+def test_a_text_that_goes_round_in_circles_is_repetitive():
+    circle, straight = "over and over and over and over", "over and over again and so on"
+    assert TextGates([]).check(circle, ()) == (
+        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4},
+        "repetitive",
+    )
+    assert TextGates([]).check(straight, ())[1] is None
 
 
 def test_words_of_any_script_count():

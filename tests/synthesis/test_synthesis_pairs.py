@@ -65,7 +65,9 @@ def test_the_weak_text_may_fire_too():
     assert (pair.state, pair.strong_id, pair.weak_id, pair.margin) == (PairState.PAIRED, "0000", "0001", 2.0)
 
 
-@pytest.mark.parametrize("reason", ["empty", "refused", "invalid", "length", "duplicate", "copied", "withheld"])
+@pytest.mark.parametrize(
+    "reason", ["empty", "refused", "invalid", "length", "duplicate", "copied", "repetitive", "withheld"]
+)
 def test_what_failed_a_gate_is_no_half_of_a_pair(reason):
     tried = [candidate(4.0, 0), candidate(1.0, 1), *(candidate(act, 2, reason=reason) for act in (0.0, 9.0))]
     pair = make_pair(bare_brief(1.0), tried, 0.1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from facviz.errors import SaeError
-from facviz.sae.files import write_atomically
+from facviz.files import write_files
 from facviz.sae.model import SAE
 from facviz.sae.weights import Activation, SaeWeights
 
@@ -78,16 +78,13 @@ def save(sae: SAE, folder: str | Path, *, half_precision: bool = False) -> Path:
     """Write `sae` so that SAELens 6 opens it; a reader never sees weights beside another SAE's configuration.
 
     Raises:
-        SaeError: the folder cannot be written, or a weight does not fit float16.
+        SaeError: a weight does not fit float16.
+        WorkspaceError: the folder cannot be written.
     """
     folder = Path(folder).expanduser()
     tensors = _tensors_to_store(sae.weights, half_precision)
     text = json.dumps(_config_of(sae), indent=2, default=str) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaeError(f"Cannot write {folder} ({error}); choose another folder.") from error
-    write_atomically(
+    write_files(
         {
             folder / WEIGHTS_FILE: lambda temporary: safetensors.torch.save_file(tensors, temporary),
             folder / CONFIG_FILE: lambda temporary: temporary.write_text(text, encoding="utf-8"),
