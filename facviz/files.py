@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from facviz.errors import WorkspaceError
+from facviz.errors import InputError, WorkspaceError
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -43,6 +43,14 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
             file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path as a person typed it, absolute, `~` resolved."""
+    try:
+        return Path(text).expanduser().resolve()
+    except RuntimeError as error:
+        raise InputError(f"The home folder in {os.fspath(text)} does not exist; write the path without `~`.") from error
 
 
 def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from facviz.backbone.packaged import MARKER, cache_root, converted_folder, packaged_folder
 from facviz.backbone.quiet import one_line, quiet
 from facviz.errors import BackboneError
+from facviz.files import user_path
 
 _TEXT_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 _SAMPLES = 64
@@ -19,7 +20,7 @@ def locate(name: str, *, with_weights: bool = True) -> Path:
     """Folder holding config, tokenizer and (if wanted) safetensors of `default`, a folder, a GGUF file or a hub id."""
     if name == "default":
         return packaged_folder()
-    path = Path(name).expanduser()
+    path = user_path(name) if name.startswith("~") else Path(name)
     if path.is_dir():
         return path
     if path.is_file() and path.suffix == ".gguf":

@@ -20,6 +20,7 @@ from facviz.config import (
     DatasetConfig,
     ExplainConfig,
     RelevanceConfig,
+    RunConfig,
     SaeConfig,
     SpansConfig,
     SynthesisConfig,
@@ -27,6 +28,7 @@ from facviz.config import (
     load_run_config,
 )
 from facviz.errors import InputError
+from facviz.files import user_path
 from facviz.pipeline import coverage, data, export, features, run, sae, synthesis
 from facviz.pipeline.session import Session, sae_row
 from facviz.store.ingest import rebuild_database
@@ -76,8 +78,18 @@ def _sae_session(arguments: argparse.Namespace, workspace: Workspace) -> tuple[S
     return Session(workspace, config, choose_progress(arguments.quiet)), row["sae_id"]
 
 
+def _seeded(config: RunConfig, rng_seed: int | None) -> RunConfig:
+    """The same run with one seed for every stage that draws."""
+    if rng_seed is None:
+        return config
+    stages = ("sae", "relevance", "coverage", "synthesis")
+    return dataclasses.replace(
+        config, **{s: dataclasses.replace(getattr(config, s), rng_seed=rng_seed) for s in stages}
+    )
+
+
 def _run(arguments: argparse.Namespace) -> Result:
-    config = load_run_config(Path(arguments.config))
+    config = _seeded(load_run_config(user_path(arguments.config)), arguments.rng_seed)
     workspace = Workspace.create(_workspace_path(arguments))
     with workspace.lock():
         return run.run_loop(Session(workspace, config.backbone, choose_progress(arguments.quiet)), config), 0
@@ -96,7 +108,7 @@ def _db(arguments: argparse.Namespace) -> Result:
 
 
 def _data(arguments: argparse.Namespace) -> Result:
-    config = _from_flags(DatasetConfig, arguments, path=str(Path(arguments.path).expanduser().resolve()))
+    config = _from_flags(DatasetConfig, arguments, path=str(user_path(arguments.path)))
     workspace = Workspace.create(_workspace_path(arguments))
     with _backbone_session(arguments, workspace) as session:
         return data.add_dataset(session, config), 0
@@ -168,7 +180,7 @@ def _synthesize(arguments: argparse.Namespace) -> Result:
 
 def _export(arguments: argparse.Namespace) -> Result:
     workspace = open_workspace(_workspace_path(arguments))
-    return export.export(workspace, arguments.what, Path(arguments.out).expanduser(), arguments.sae), 0
+    return export.export(workspace, arguments.what, user_path(arguments.out), arguments.sae), 0
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {

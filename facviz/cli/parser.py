@@ -35,6 +35,7 @@ def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--workspace", metavar="W", help="folder of the project (default: FACVIZ_WORKSPACE)")
     common.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    common.add_argument("--rng-seed", type=int, help="seed of everything random in this command")
     common.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return common
 
@@ -92,7 +93,6 @@ def _add_sae(commands: Commands, common: argparse.ArgumentParser) -> None:  # ty
     train.add_argument("--epochs", type=int)
     train.add_argument("--batch-tokens", type=int)
     train.add_argument("--learning-rate", type=float)
-    train.add_argument("--rng-seed", type=int)
     _backbone_flags(train)
     load = actions.add_parser("load", parents=[common], help="take a saved SAE into the workspace")
     load.add_argument("path", metavar="PATH")
@@ -119,7 +119,6 @@ def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None: 
     relevance.add_argument("--labels", required=True, metavar="DATASET", help="labelled dataset")
     relevance.add_argument("--source", choices=["label", "embedding"])
     relevance.add_argument("--positive", help="label of the class the task is about")
-    relevance.add_argument("--rng-seed", type=int)
 
 
 def _add_gap(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
@@ -137,7 +136,6 @@ def _add_gap(commands: Commands, common: argparse.ArgumentParser) -> None:  # ty
         command.add_argument("--kind", choices=["relative", "absolute"])
         command.add_argument("--level", choices=["yes", "probably", "maybe"])
         command.add_argument("--include-always-on", action="store_const", const=True)
-        command.add_argument("--rng-seed", type=int)
         if name == "coverage":
             command.add_argument("--min-fac", type=float, metavar="X", help="exit 1 when FAC is below")
         else:

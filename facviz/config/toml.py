@@ -113,4 +113,7 @@ def _resolve_path(dataset: DatasetConfig, base: Path) -> DatasetConfig:
 
 
 def _beside(path: str, base: Path) -> Path:
-    return (base / Path(path).expanduser()).resolve()
+    try:
+        return (base / Path(path).expanduser()).resolve()
+    except RuntimeError as error:
+        raise InputError(f"The home folder in {path} does not exist; write the path without `~`.") from error

@@ -25,14 +25,14 @@ from facviz.pipeline.coverage import Gap, read_gap
 from facviz.pipeline.features import promoted_tokens
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import CODE_VERSION, Session
-from facviz.prompts import load_task, task_template
+from facviz.prompts import load_task, template_text
 from facviz.protocols import LLMClient
 from facviz.records import Candidate, ExplanationOutcome, Span, Split
 from facviz.spans import spans_by_feature
 from facviz.store.manifest import Scope
 from facviz.store.reader import Reader
 from facviz.store.schema import rows_to_arrow
-from facviz.synthesis.engine import PROMPTS, FeatureResult, Synthesizer, restore_candidate
+from facviz.synthesis.engine import PROMPTS, TEMPLATES, FeatureResult, Synthesizer, restore_candidate
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.plan import BatchPlace, FeatureBrief
 
@@ -76,10 +76,12 @@ def synthesize(
         )
     if measured["n_missing"] == 0:
         raise CoverageError("No relevant feature is missing, so there is nothing to synthesize.")
-    synth_id = fingerprint(
-        "synthesis", CODE_VERSION, measured["coverage_id"], config, task_template(measured["task"]), PROMPTS
-    )[:12]
-    scope = Scope("synthesize", synth_id, synth_id)
+    told = [template_text(name) for name in TEMPLATES]
+    # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
+    whole = dataclasses.replace(config, step="both")
+    name = fingerprint("synthesis", CODE_VERSION, measured["coverage_id"], whole, load_task(measured["task"]), told)
+    synth_id = name[:12]
+    scope = Scope("synthesize", synth_id, fingerprint(name, config.step))
     return session.run_once(scope, lambda: _synthesize(session, measured, coverage_config, config, synth_id, scope))
 
 

@@ -87,10 +87,7 @@ def render(template_name: str, /, **values: str) -> str:
     Raises:
         InputError: no such template, a placeholder without a value, or a value without a placeholder.
     """
-    known = _templates(FOLDER)
-    if template_name not in known:
-        raise InputError(f"There is no template {template_name!r}; choose one of {', '.join(known) or 'none'}.")
-    template = Template((FOLDER / f"{template_name}.md").read_text(encoding="utf-8").rstrip("\n"))
+    template = Template(template_text(template_name))
     if not template.is_valid():
         raise InputError(f"The template {template_name} holds a stray `$`; write `$$` for a dollar sign.")
     wanted = set(template.get_identifiers())
@@ -98,6 +95,18 @@ def render(template_name: str, /, **values: str) -> str:
         wrong = ", ".join(sorted(wanted ^ values.keys()))
         raise InputError(f"The template {template_name} takes exactly {', '.join(sorted(wanted))}; check {wrong}.")
     return template.substitute(values)
+
+
+def template_text(template_name: str) -> str:
+    """A template as it stands, for rendering and for fingerprints.
+
+    Raises:
+        InputError: no such template.
+    """
+    known = _templates(FOLDER)
+    if template_name not in known:
+        raise InputError(f"There is no template {template_name!r}; choose one of {', '.join(known) or 'none'}.")
+    return (FOLDER / f"{template_name}.md").read_text(encoding="utf-8").rstrip("\n")
 
 
 def _templates(folder: Traversable) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facviz.errors import WorkspaceError
-from facviz.files import disk_errors, write_text_atomically
+from facviz.files import disk_errors, user_path, write_text_atomically
 from facviz.store.manifest import Manifest
 from facviz.store.reader import Reader
 from facviz.store.schema import SCHEMA_VERSION
@@ -29,7 +29,7 @@ class Workspace:
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> Workspace:
         """Open a workspace, making the folder when it is new or empty."""
-        root = Path(path).expanduser().resolve()
+        root = user_path(path)
         if root.exists() and not root.is_dir():
             raise WorkspaceError(f"{root} is a file; give a folder for --workspace.")
         if not (root / META_FILE).exists():
@@ -73,6 +73,8 @@ class Workspace:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            for stale in self.root.rglob("*.tmp"):  # what a kill in the middle of a write left behind
+                stale.unlink(missing_ok=True)
             yield
         finally:
             file.close()
@@ -116,7 +118,7 @@ class Workspace:
 
 def open_workspace(path: str | os.PathLike[str]) -> Workspace:
     """An existing workspace, read-only by its methods; raises WorkspaceError when missing or newer than this facviz."""
-    root = Path(path).expanduser().resolve()
+    root = user_path(path)
     if not (root / META_FILE).exists():
         raise WorkspaceError(f"{root} is no facviz workspace; give the folder of an earlier run, or run a stage first.")
     workspace = Workspace(root)

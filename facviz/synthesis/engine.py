@@ -25,12 +25,14 @@ from facviz.records import (
     Outcome,
 )
 from facviz.synthesis.gates import TextGates
-from facviz.synthesis.guided import GUIDED_TEMPLATE, guided_messages
-from facviz.synthesis.pairs import REQUEST_TEMPLATE, STEP_ONE, make_pair, pair_messages
+from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE, guided_messages
+from facviz.synthesis.pairs import REQUEST_TEMPLATE, STEP_ONE, SYSTEM_TEMPLATE, make_pair, pair_messages
 from facviz.synthesis.plan import STRATEGY, BatchPlace, FeatureBrief
 from facviz.synthesis.safety import is_withheld
 
 PROMPTS = {"pairs": REQUEST_TEMPLATE, "guided": GUIDED_TEMPLATE}
+TEMPLATES = (SYSTEM_TEMPLATE, REQUEST_TEMPLATE, CONTRAST_TEMPLATE, GUIDED_TEMPLATE)
+"""Everything the generator is told; a changed text is another synthesis run."""
 _RANKING_SLACK = 0.95
 """Reduced precision moves a few activations across the bar; what ranks this close below it is verified too."""
 

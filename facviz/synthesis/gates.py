@@ -9,7 +9,8 @@ from typing import Any
 MIN_WORDS, MAX_WORDS = 3, 120
 COPY_RUN_WORDS = 8
 MIN_DISTINCT_TRIGRAMS = 0.6
-_WORD = re.compile(r"\w+")
+_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without spaces: each counts as a word
+_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+")
 
 
 def words_of(text: str) -> list[str]:

@@ -7,8 +7,11 @@ import json
 import pytest
 
 from facviz import open_workspace
+from facviz.cli.commands import _seeded
 from facviz.cli.doctor import PACKAGES
+from facviz.config import load_run_config
 from facviz.testing.planted import D_SAE, WORDS
+from facviz.testing.workspaces import make_planted_run
 
 COVERAGE_KEYS = {
     "coverage_id", "fac", "fac_low", "fac_high", "n_relevant", "n_anchor", "n_missing", "threshold_kind",
@@ -227,3 +230,10 @@ def test_help_stays_light(run_python):
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert run_python(program) == "[]"
+
+
+def test_the_seed_flag_of_run_reaches_every_stage_that_draws(tmp_path):
+    config = load_run_config(make_planted_run(tmp_path))
+    seeded = _seeded(config, 7)
+    assert {getattr(seeded, s).rng_seed for s in ("sae", "relevance", "coverage", "synthesis")} == {7}
+    assert _seeded(config, None) is config

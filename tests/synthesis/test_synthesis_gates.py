@@ -15,6 +15,7 @@ from facviz.synthesis.gates import (
     longest_shared_run,
     words_of,
 )
+from facviz.synthesis.safety import is_withheld
 
 WORD = st.sampled_from("abcd")
 
@@ -97,3 +98,21 @@ def test_a_text_that_goes_round_in_circles_is_repetitive():
 def test_words_of_any_script_count():
     assert words_of("Größe, naïve: 3 слова") == ["größe", "naïve", "3", "слова"]
     assert TextGates([]).check("слова на русском", ())[1] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("a story about a 15-year-old and sex", True),
+        ("sexual content with a child in it", True),
+        ("two adults have sex", False),
+        ("a child plays in the garden", False),
+        ("", False),
+    ],
+)
+def test_sexual_content_about_minors_is_withheld_and_nothing_else(text, hidden):
+    assert is_withheld(text) is hidden
+
+
+def test_text_written_without_spaces_is_counted_by_character():
+    assert len(words_of("我喜欢读书 and tea")) == 7

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facviz.errors import SaeError
+from facviz.files import user_path
 from facviz.sae.formats import saelens
 from facviz.sae.model import SAE
 
@@ -28,7 +29,7 @@ def load_sae(path: str | Path, format: str = "auto") -> SAE:
     Raises:
         SaeError: nothing is there, no format fits, or the SAE uses something facviz cannot express.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.exists():
         raise SaeError(f"There is no SAE at {path}; check the path.")
     if format != "auto":

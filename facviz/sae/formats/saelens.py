@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from facviz.errors import SaeError
-from facviz.files import write_files
+from facviz.files import user_path, write_files
 from facviz.sae.model import SAE
 from facviz.sae.weights import Activation, SaeWeights
 
@@ -81,7 +81,7 @@ def save(sae: SAE, folder: str | Path, *, half_precision: bool = False) -> Path:
         SaeError: a weight does not fit float16.
         WorkspaceError: the folder cannot be written.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     tensors = _tensors_to_store(sae.weights, half_precision)
     text = json.dumps(_config_of(sae), indent=2, default=str) + "\n"
     write_files(
