@@ -70,13 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are written")
     options = parser.parse_args(arguments)
     started = time.perf_counter()
+    machine = describe_machine()  # before our own load shows in it
     models = Models(options.backbone)
     results = []
     for name in options.only:
         print(f"{name} …", file=sys.stderr, flush=True)
         results.append(BENCHES[name](models))
     record = {
-        "machine": describe_machine() | {"bf16_speedup": models.bf16_speedup},
+        "machine": machine | {"bf16_speedup": models.bf16_speedup},
         "seconds": round(time.perf_counter() - started, 1),
         "passed": all(r.passed for r in results),
         "benches": [r.as_json() for r in results],
@@ -92,7 +93,7 @@ def table(record: dict[str, Any]) -> str:
     flags = " ".join(name for name, present in machine["flags"].items() if present) or "none of the wide ones"
     lines = [
         f"{machine['processor']}, {machine['threads']} threads of {machine['cores']} cores, flags: {flags}",
-        f"torch {machine['torch']}, {record['seconds']:.0f} s in all",
+        f"torch {machine['torch']}, load {machine['load_average']} at the start, {record['seconds']:.0f} s in all",
         f"{'bench':<16}{'ours':>12}{'reference':>12}  {'unit':<17}{'ratio':>7}{'range':>16}{'bar':>6}",
     ]
     return "\n".join(lines + [_row(bench) for bench in record["benches"]])

@@ -13,7 +13,7 @@ _FLAGS = {"avx2": "avx2", "avx512f": "avx512_f", "avx512_bf16": "avx512_bf16", "
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, the instruction sets that decide speed here, cores and threads, and the torch version."""
+    """Processor, the instruction sets that decide speed here, cores and threads, torch, and the recent load."""
     capabilities = torch.cpu.get_capabilities()
     return {
         "processor": _processor_name(),
@@ -21,6 +21,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
 
