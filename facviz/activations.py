@@ -18,6 +18,8 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 from scipy import sparse
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from facviz.backbone import Backbone, Renderer
 from facviz.config import BackboneConfig, CaptureConfig
@@ -33,6 +35,8 @@ RENDER_CHUNK = 512
 # A batch this large gains nothing from growing, so it then takes only documents that add little padding.
 _SMALL_BATCH_TOKENS = 2048
 _MAX_STRETCH = 1.125
+_SMALLEST_START = 8
+"""Shared template tokens below which a cache costs more than it saves."""
 
 
 class _LayerReached(Exception):  # noqa: N818
@@ -42,15 +46,18 @@ class _LayerReached(Exception):  # noqa: N818
         self.acts = acts
 
 
-def activations_at_layer(backbone: Backbone, token_ids: torch.Tensor) -> torch.Tensor:
+def activations_at_layer(
+    backbone: Backbone, token_ids: torch.Tensor, *, start: DynamicCache | None = None
+) -> torch.Tensor:
     """`hidden_states[layer]` of right-padded ids, [batch, length] to [batch, length, d_in]; later layers never run.
 
-    Needs no attention mask: under causal attention no content token can see the padding to its right.
+    Needs no attention mask: under causal attention no content token can see the padding to its right. `start` holds
+    the keys and values of tokens that come before these ids, and takes theirs in.
     """
     handle = backbone.on_model_acts(_stop)
     try:
         with torch.inference_mode():
-            backbone.model(input_ids=token_ids, use_cache=False)
+            backbone.model(input_ids=token_ids, past_key_values=start, use_cache=start is not None)
     except _LayerReached as reached:
         return reached.acts
     finally:
@@ -80,6 +87,41 @@ def length_batches(documents: Sequence[TokenizedDocument], batch_tokens: int) ->
     return batches
 
 
+class _SharedStart:
+    """The template tokens that every document of a batch begins with, run once instead of once a document."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        layers = DynamicCache(config=backbone.model.config).layers
+        self._is_plain = backbone.layer > 0 and all(type(layer) is DynamicLayer for layer in layers)
+        self._ids: list[int] = []
+        self._cache = DynamicCache()
+
+    def length(self, documents: Sequence[TokenizedDocument]) -> int:
+        """Leading tokens that are equal and no content in all documents; 0 where sharing them would not pay."""
+        if not self._is_plain or len(documents) < 2:
+            return 0
+        before = min(int(d.is_content.argmax()) if d.is_content.any() else len(d.token_ids) for d in documents)
+        starts = np.stack([d.token_ids[:before] for d in documents])
+        is_equal = (starts == starts[0]).all(axis=0)
+        n = before if is_equal.all() else int(is_equal.argmin())
+        return n if n >= _SMALLEST_START else 0
+
+    def repeat(self, token_ids: Sequence[int], n_documents: int) -> DynamicCache:
+        """Keys and values of these tokens up to the layer read, for a batch of `n_documents`."""
+        if token_ids != self._ids:
+            self._ids, self._cache = list(token_ids), DynamicCache()
+            activations_at_layer(self._backbone, self._to_device(np.array([token_ids])), start=self._cache)
+        filled = (layer for layer in self._cache.layers if isinstance(layer, DynamicLayer))
+        pairs = [(layer.keys, layer.values) for layer in filled if layer.is_initialized]
+        return DynamicCache(
+            [tuple(state.expand(n_documents, -1, -1, -1) for state in pair if state is not None) for pair in pairs]
+        )
+
+    def _to_device(self, ids: npt.NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(ids).to(self._backbone.model.device)
+
+
 @dataclass(frozen=True, slots=True)
 class ContentActs:
     """Activations of the content tokens of a batch, document after document."""
@@ -94,20 +136,25 @@ def content_activations(
     backbone: Backbone, documents: Sequence[TokenizedDocument], batch_tokens: int
 ) -> Iterator[ContentActs]:
     """Batches by length; documents without content tokens still appear, with none."""
+    shared = _SharedStart(backbone)
     for batch in length_batches(documents, batch_tokens):
         chosen = tuple(documents[i] for i in batch)
-        ids = np.zeros((len(chosen), max(len(d.token_ids) for d in chosen)), np.int64)
+        n_shared = shared.length(chosen)
+        ids = np.zeros((len(chosen), max(len(d.token_ids) for d in chosen) - n_shared), np.int64)
         content = np.zeros(ids.shape, bool)
         for row, document in enumerate(chosen):
-            ids[row, : len(document.token_ids)] = document.token_ids
-            content[row, : len(document.token_ids)] = document.is_content
+            n_tokens = len(document.token_ids) - n_shared
+            ids[row, :n_tokens] = document.token_ids[n_shared:]
+            content[row, :n_tokens] = document.is_content[n_shared:]
         doc_index, position = np.nonzero(content)
         if not len(doc_index):
             acts = torch.empty(0, backbone.d_model)
         else:
-            acts = activations_at_layer(backbone, torch.from_numpy(ids).to(backbone.model.device))
+            ids = ids[:, : position.max() + 1]  # no content token sees the template tokens that follow it
+            start = shared.repeat(chosen[0].token_ids[:n_shared].tolist(), len(chosen)) if n_shared else None
+            acts = activations_at_layer(backbone, torch.from_numpy(ids).to(backbone.model.device), start=start)
             acts = acts[torch.from_numpy(doc_index), torch.from_numpy(position)]
-        yield ContentActs(chosen, doc_index, position.astype(np.int32), acts)
+        yield ContentActs(chosen, doc_index, (position + n_shared).astype(np.int32), acts)
 
 
 class SaeEncoder:

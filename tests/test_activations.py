@@ -206,6 +206,33 @@ def test_the_fast_copy_serves_batches_and_the_exact_one_serves_verdicts(planted_
     assert (len(on_exact), len(on_fast)) == (1, 1)
 
 
+@pytest.mark.parametrize("n_shared", [0, 8, 9])
+def test_a_shared_template_start_is_run_once_and_changes_no_activation(n_shared):
+    backbone = random_llama(2)
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 10, 9)
+    start_of_second = start if n_shared == 9 else np.concatenate([start[:n_shared], (start[n_shared:] + 1) % 10])
+    documents = []
+    for number, first in enumerate([start, start_of_second, start]):
+        ids = np.concatenate([first, rng.integers(0, 10, 4 + number), [1, 2]])
+        content = np.zeros(len(ids), bool)
+        content[9:-2] = True
+        documents.append(TokenizedDocument(number, ids, content, ids * 0, ids * 0))
+    lengths = []
+    handle = backbone.model.model.embed_tokens.register_forward_pre_hook(
+        lambda _, inputs: lengths.append(tuple(inputs[0].shape))
+    )
+    [together] = content_activations(backbone, documents, 1000)
+    handle.remove()
+    rest = 9 - n_shared + 6  # the two template tokens after the longest content are not run either
+    assert lengths == ([(1, n_shared), (3, rest)] if n_shared else [(3, rest)])
+    for row, document in enumerate(together.documents):
+        [alone] = content_activations(backbone, [document], 1000)
+        mine = together.doc_index == row
+        assert together.position[mine].tolist() == list(range(9, len(document.token_ids) - 2))
+        torch.testing.assert_close(together.acts[torch.from_numpy(mine)], alone.acts, rtol=1e-5, atol=1e-6)
+
+
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 100))
 def test_length_batches_hold_every_document_once_and_never_exceed_their_tokens(lengths, batch_tokens):
     empty = np.empty(0, np.int32)
@@ -275,7 +302,7 @@ def test_defect_8_an_error_in_the_forward_is_never_mistaken_for_the_early_stop(p
     healthy = encoder.encode(["drum", "bread cloud"]).max_acts.toarray()
 
     def fail(module, args):
-        if args[0].shape[1] > 4:
+        if args[0].shape[1] > 3:
             raise RuntimeError("CUDA out of memory")
 
     handle = backbone.model.model.layers[0].register_forward_pre_hook(fail)
