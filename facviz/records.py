@@ -77,6 +77,8 @@ class DroppedRow:
     row: int
     reason: str
     excerpt: str
+    file: str = ""
+    """Path inside the folder that was read; empty where the input is one file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,8 @@ class Relevance:
     verdict: Verdict
     score: float
     rationale: str
+    theme: str = ""
+    """The label it separates best, where every label was tried against all others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,17 @@ stores or workspaces.
 """
 
 from facviz.corpus.mapping import FieldMapping
+from facviz.corpus.previews import CorpusPreview, preview
 from facviz.corpus.reader import CorpusReader, CorpusReport
 from facviz.corpus.sampling import draw_sample
+from facviz.corpus.sources import hash_source
 
-__all__ = ["CorpusReader", "CorpusReport", "FieldMapping", "draw_sample"]
+__all__ = [
+    "CorpusPreview",
+    "CorpusReader",
+    "CorpusReport",
+    "FieldMapping",
+    "draw_sample",
+    "hash_source",
+    "preview",
+]

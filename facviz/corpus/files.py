@@ -18,6 +18,7 @@ from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+from facviz.corpus.budget import ByteBudget, meter
 from facviz.corpus.csv_rows import read_csv
 from facviz.corpus.json_stream import read_json_items
 from facviz.corpus.wording import one_line
@@ -40,6 +41,14 @@ TEXT_COLUMN = "text"
 """Field under which the lines of a plain-text file appear."""
 
 _PARQUET_BATCH_ROWS = 256
+_BUDGETED_BATCH_ROWS = 32
+_PARQUET_BUFFER_BYTES = 1 << 16
+"""Column chunks are read page by page; without a buffer, or with `pre_buffer`, each would be in memory as a whole."""
+
+
+def format_of(path: Path) -> str | None:
+    """Format by the file's ending; None for an unknown one."""
+    return FORMATS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
 
 
 def check_file(path: Path) -> str:
@@ -52,10 +61,10 @@ def check_file(path: Path) -> str:
         raise InputError(f"{path} is a folder; give the path of one file in it.")
     if not path.is_file():
         raise InputError(f"There is no file {path}; check the path.")
-    ending = Path(path.name.lower().removesuffix(".gz")).suffix
-    if ending not in FORMATS:
+    file_format = format_of(path)
+    if file_format is None:
         raise InputError(f"{path.name} has an unknown ending; known are {', '.join(FORMATS)}, each also with .gz.")
-    return FORMATS[ending]
+    return file_format
 
 
 def hash_file(path: Path) -> str:
@@ -64,15 +73,21 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """All rows of the file in order, one in memory at a time (Parquet: 256)."""
+def read_rows(path: Path, name: str = "", budget: ByteBudget | None = None) -> Iterator[Row]:
+    """All rows of the file in order, one in memory at a time (Parquet: 256); messages call the file by `name`.
+
+    Raises:
+        InputError: the file cannot be read in its format.
+        BudgetSpentError: the budget ends before the file; every row before that has been given.
+    """
     file_format = check_file(path)
-    with _explain_errors(path):
+    name = name or path.name
+    with _explain_errors(path, name):
         if file_format == "parquet":
-            yield from _read_parquet(path)
+            yield from _read_parquet(path, name, budget)
         else:
-            with _open_text(path, newline="" if file_format in ("csv", "tsv") else None) as stream:
-                yield from _read_text_format(stream, file_format, path.name)
+            with _open_text(path, "" if file_format in ("csv", "tsv") else None, budget) as stream:
+                yield from _read_text_format(stream, file_format, name)
 
 
 def _read_text_format(stream: TextIO, file_format: str, file_name: str) -> Iterator[Row]:
@@ -127,24 +142,28 @@ def _read_lines(stream: TextIO) -> Iterator[tuple[int, str | None]]:
         yield number, None
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path, name: str, budget: ByteBudget | None) -> Iterator[Row]:
     import pyarrow  # noqa: ICN001  heavy, and only this format needs it
     from pyarrow.parquet import ParquetFile
 
     with tempfile.TemporaryFile() as unpacked:
         if _is_gzip(path):  # Parquet is read from its end, which gzip cannot seek to
-            with gzip.open(path, "rb") as packed:
+            with _open_bytes(path, budget) as packed:
                 shutil.copyfileobj(packed, unpacked)
         try:
             number = 0
-            with ParquetFile(unpacked if _is_gzip(path) else path) as table:
-                for batch in table.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
+            source = unpacked if _is_gzip(path) else path
+            with ParquetFile(source, buffer_size=_PARQUET_BUFFER_BYTES, pre_buffer=False) as table:
+                for batch in table.iter_batches(_BUDGETED_BATCH_ROWS if budget else _PARQUET_BATCH_ROWS):
+                    if budget:
+                        budget.check()
+                        budget.spend(batch.nbytes)
                     for row in batch.to_pylist():
                         number += 1
                         yield number, row
         except (pyarrow.ArrowException, ValueError, OSError) as error:
             raise InputError(
-                f"{path.name} cannot be read as Parquet ({one_line(str(error), 120).rstrip('.')}); write it again."
+                f"{name} cannot be read as Parquet ({one_line(str(error), 120).rstrip('.')}); write it again."
             ) from error
 
 
@@ -152,13 +171,15 @@ def _is_gzip(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
-def _open_bytes(path: Path) -> BufferedReader:
+def _open_bytes(path: Path, budget: ByteBudget | None = None) -> BufferedReader:
+    if budget:
+        return meter(gzip.open(path, "rb") if _is_gzip(path) else path.open("rb", buffering=0), budget)
     return BufferedReader(gzip.open(path, "rb")) if _is_gzip(path) else path.open("rb")
 
 
 @contextmanager
-def _open_text(path: Path, newline: str | None) -> Iterator[TextIO]:
-    with _open_bytes(path) as binary, TextIOWrapper(binary, _encoding_of(binary), newline=newline) as stream:
+def _open_text(path: Path, newline: str | None, budget: ByteBudget | None) -> Iterator[TextIO]:
+    with _open_bytes(path, budget) as binary, TextIOWrapper(binary, _encoding_of(binary), newline=newline) as stream:
         yield stream
 
 
@@ -167,29 +188,29 @@ def _encoding_of(binary: BufferedReader) -> str:
 
 
 @contextmanager
-def _explain_errors(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path, name: str) -> Iterator[None]:
     """Turn what decoding raises into one sentence that says what to do."""
     try:
         yield
     except UnicodeDecodeError as error:
-        raise InputError(_describe_bad_bytes(path)) from error
+        raise InputError(_describe_bad_bytes(path, name)) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path.name} is not a whole gzip file; compress it again or give it uncompressed.") from error
+        raise InputError(f"{name} is not a whole gzip file; compress it again or give it uncompressed.") from error
     except OSError as error:
-        raise InputError(f"{path.name} cannot be read ({error.strerror or error}); check its permissions.") from error
+        raise InputError(f"{name} cannot be read ({error.strerror or error}); check its permissions.") from error
 
 
-def _describe_bad_bytes(path: Path) -> str:
+def _describe_bad_bytes(path: Path, name: str) -> str:
     """Where the first undecodable byte stands; read again line by line, since decoders only know their chunk."""
     offset = 0
     with _open_bytes(path) as binary:
         if _encoding_of(binary) == "utf-16":
-            return f"{path.name} begins like UTF-16 and is not; convert it to UTF-8."
-        for number, line in enumerate(binary, start=1):
+            return f"{name} begins like UTF-16 and is not; convert it to UTF-8."
+        for number, line in enumerate(iter(lambda: binary.readline(MAX_LINE_CHARS), b""), start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 byte = offset + error.start + 1
-                return f"{path.name} is not UTF-8 at line {number:,}, byte {byte:,} of the file; convert it to UTF-8."
+                return f"{name} is not UTF-8 at line {number:,}, byte {byte:,} of the file; convert it to UTF-8."
             offset += len(line)
-    return f"{path.name} is not UTF-8; convert it to UTF-8."
+    return f"{name} is not UTF-8; convert it to UTF-8."

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from facviz.config import DatasetConfig
-from facviz.corpus.shapes import as_message_list
+from facviz.corpus.shapes import CONTENT_KEYS, ROLE_KEYS, as_message_list, to_role
 from facviz.corpus.wording import quote_name, quote_names
 from facviz.errors import InputError
 
@@ -22,6 +22,10 @@ TEXT_FIELDS = (
 LABEL_FIELDS = ("label", "labels", "toxicity", "category", "class")
 PAIR_FIELDS = ("chosen", "rejected")
 
+_TEXT_NAMES = {
+    "messages": "messages", "transcript": "turns", "prompt_completion": "completion", "alpaca": "completion",
+}  # fmt: skip
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -30,7 +34,7 @@ class FieldMapping:
     """How rows become documents.
 
     `text_fields` is one field, or chosen and rejected; `prompt_fields` are joined into the first turn of shapes that
-    have a prompt.
+    have a prompt. `role_field` says who speaks in a text row; without it that is `text_role`.
     """
 
     shape: str
@@ -39,13 +43,22 @@ class FieldMapping:
     label_field: str | None = None
     text_role: str = "user"
     is_per_line: bool = False
+    role_field: str | None = None
+    system_field: str | None = None
+
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """Fields without which no row becomes a document."""
+        return (*self.prompt_fields[:1], *self.text_fields, *filter(None, (self.role_field,)))
 
     def describe(self) -> str:
         """One printable line, such as "shape text: text from `text`, label from `label`"."""
-        parts = []
+        parts = [f"system from {quote_name(self.system_field)}"] if self.system_field else []
         if self.prompt_fields:
             parts.append("prompt from " + " + ".join(quote_name(f) for f in self.prompt_fields))
         parts.append(self._describe_texts())
+        if self.role_field:
+            parts.append(f"role from {quote_name(self.role_field)}")
         if self.shape == "chosen_rejected":
             parts.append("labels chosen and rejected")
         else:
@@ -57,10 +70,7 @@ class FieldMapping:
             return "one document per non-empty line"
         if self.shape == "chosen_rejected":
             return "two documents a row from `chosen` and `rejected`"
-        what = {"messages": "messages", "transcript": "turns", "prompt_completion": "completion"}.get(
-            self.shape, "text"
-        )
-        return f"{what} from {quote_name(self.text_fields[0])}"
+        return f"{_TEXT_NAMES.get(self.shape, 'text')} from {quote_name(self.text_fields[0])}"
 
 
 def check_mapping(config: DatasetConfig, file_format: str) -> None:
@@ -69,9 +79,15 @@ def check_mapping(config: DatasetConfig, file_format: str) -> None:
     if file_format == "txt":
         if config.shape not in ("auto", "text"):
             raise InputError(f"{where}: a .txt file holds one text a line; use .jsonl for the shape {config.shape}.")
-        if config.text_field or config.label_field:
-            raise InputError(f"{where}: a .txt file has no fields; remove `text_field` and `label_field`, or use .csv.")
-    if config.shape in ("prompt_completion", "chosen_rejected") and config.text_field:
+        if config.text_field or config.label_field or config.role_field:
+            raise InputError(
+                f"{where}: a .txt file has no fields; remove `text_field`, `label_field` and `role_field`, or use .csv."
+            )
+    if config.role_field and config.shape not in ("auto", "text"):
+        raise InputError(
+            f"{where}: `role_field` is for rows of the shape text, not {config.shape}; remove one of them."
+        )
+    if config.shape in ("prompt_completion", "chosen_rejected", "alpaca") and config.text_field:
         raise InputError(f"{where}: the shape {config.shape} has several text fields; remove `text_field`.")
     if config.shape == "chosen_rejected" and config.label_field:
         raise InputError(f"{where}: the shape chosen_rejected brings its own labels; remove `label_field`.")
@@ -93,15 +109,39 @@ def map_fields(config: DatasetConfig, rows: Rows, file_name: str) -> FieldMappin
     if shape == "chosen_rejected":
         prompt = _find(rows, ("prompt",))
         return FieldMapping(shape, PAIR_FIELDS, (prompt,) if prompt else (), None, config.text_role)
+    if shape == "alpaca":
+        return _map_alpaca(config, rows, file_name, label_field)
     if shape == "prompt_completion":
         prompts, completion = _find_prompts(rows), _find(rows, COMPLETION_FIELDS)
         if not prompts or not completion:
             raise _no_field("a prompt and a completion", rows, file_name, "rename them so, or choose another `shape`")
         return FieldMapping(shape, (completion,), prompts, label_field, config.text_role)
-    text_field = config.text_field or _guess_text_field(shape, rows, label_field)
+    role_field = _choose_role_field(config, rows) if shape == "text" else None
+    text_field = config.text_field or _guess_text_field(shape, rows, (label_field, role_field))
     if text_field is None:
         raise _no_field("text", rows, file_name, "name the right one with `text_field`")
-    return FieldMapping(shape, (text_field,), (), label_field, config.text_role)
+    return FieldMapping(shape, (text_field,), (), label_field, config.text_role, role_field=role_field)
+
+
+def check_fit(mapping: FieldMapping, file_name: str, rows: Rows | None, first_name: str) -> None:
+    """Refuse a later file of a folder whose first rows lack what the mapping needs; None stands for lines of text.
+
+    Raises:
+        InputError: the message names both files and what is missing.
+    """
+    if rows is None or mapping.is_per_line:
+        if rows is None and mapping.is_per_line:
+            return
+        problem = "holds lines without fields" if rows is None else "holds rows with fields"
+    else:
+        missing = [f for f in mapping.required_fields if not any(f in row for row in rows)]
+        if not missing:
+            return
+        problem = f"has no field {quote_name(missing[0])} among {quote_names(list_fields(rows))}"
+    raise InputError(
+        f"{file_name} {problem}, but the folder is read as its first file {first_name} is ({mapping.describe()});"
+        " add it as a dataset of its own."
+    )
 
 
 def list_fields(rows: Rows) -> list[str]:
@@ -116,24 +156,71 @@ def _no_field(what: str, rows: Rows, file_name: str, advice: str) -> InputError:
 def _choose_shape(config: DatasetConfig, rows: Rows) -> str:
     if config.shape != "auto":
         return config.shape
+    if config.role_field:
+        return "text"
     if config.text_field:
         return "messages" if _holds_messages(rows, config.text_field) else "text"
     if _find_messages(rows):
         return "messages"
     if not config.label_field and all(_is_used(rows, field) for field in PAIR_FIELDS):
         return "chosen_rejected"
+    if _is_alpaca(rows):
+        return "alpaca"
     return "prompt_completion" if _find_prompts(rows) and _find(rows, COMPLETION_FIELDS) else "text"
 
 
-def _guess_text_field(shape: str, rows: Rows, label_field: str | None) -> str | None:
+def _is_alpaca(rows: Rows) -> bool:
+    """An instruction and an output, mostly plain text; answers may all be empty, questions not."""
+    fields = _by_lower_name(rows)
+    if "instruction" not in fields or "output" not in fields:
+        return False
+    questions, answers = ([v for row in rows if (v := row.get(fields[f]))] for f in ("instruction", "output"))
+    return bool(questions) and all(2 * sum(map(_is_plain, texts)) >= len(texts) for texts in (questions, answers))
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str) and as_message_list(value) is None
+
+
+def _map_alpaca(config: DatasetConfig, rows: Rows, file_name: str, label_field: str | None) -> FieldMapping:
+    fields = _by_lower_name(rows)
+    if "instruction" not in fields or "output" not in fields:
+        raise _no_field("an instruction and an output", rows, file_name, "rename them so, or choose another `shape`")
+    prompts = tuple(fields[name] for name in ("instruction", "input") if name in fields)
+    system = fields.get("system")
+    output = fields["output"]
+    return FieldMapping("alpaca", (output,), prompts, label_field, config.text_role, system_field=system)
+
+
+def _choose_role_field(config: DatasetConfig, rows: Rows) -> str | None:
+    """The configured field, or one of a usual name in which most values are names of roles."""
+    if config.role_field is not None:
+        return config.role_field or None
+    fields = _by_lower_name(rows)
+    found = (fields[name] for name in ROLE_KEYS if name in fields)
+    return next((f for f in found if f != config.text_field and _mostly_roles(rows, f)), None)
+
+
+def _mostly_roles(rows: Rows, field: str) -> bool:
+    given = [row[field] for row in rows if row.get(field) is not None]
+    return 2 * sum(to_role(value) is not None for value in given) > len(given)
+
+
+def _guess_text_field(shape: str, rows: Rows, taken: tuple[str | None, str | None]) -> str | None:
     if shape == "messages":
         return _find_messages(rows)
-    return _find(rows, TEXT_FIELDS) or _find_longest(rows, label_field)
+    names = TEXT_FIELDS if taken[1] is None else (*CONTENT_KEYS, *TEXT_FIELDS)
+    return _find(rows, names) or _find_longest(rows, taken)
+
+
+def _by_lower_name(rows: Rows) -> dict[str, str]:
+    """Fields by their name in lower case, the first of equal ones."""
+    return {field.lower(): field for field in reversed(list_fields(rows))}
 
 
 def _find(rows: Rows, names: Sequence[str]) -> str | None:
     """The first of `names`, in any letter case, under which a row holds text or a list of messages."""
-    fields = {field.lower(): field for field in reversed(list_fields(rows))}
+    fields = _by_lower_name(rows)
     return next((fields[n] for n in names if n in fields and _is_used(rows, fields[n])), None)
 
 
@@ -146,7 +233,7 @@ def _holds_messages(rows: Rows, field: str) -> bool:
 
 
 def _find_messages(rows: Rows) -> str | None:
-    fields = {field.lower(): field for field in reversed(list_fields(rows))}
+    fields = _by_lower_name(rows)
     return next((fields[n] for n in MESSAGE_FIELDS if n in fields and _holds_messages(rows, fields[n])), None)
 
 
@@ -159,11 +246,11 @@ def _find_prompts(rows: Rows) -> tuple[str, ...]:
     return (first, second) if second else (first,)
 
 
-def _find_longest(rows: Rows, label_field: str | None) -> str | None:
+def _find_longest(rows: Rows, taken: tuple[str | None, ...]) -> str | None:
     lengths: dict[str, float] = {}
     for field in list_fields(rows):
         texts = [v for row in rows if isinstance(v := row.get(field), str)]
-        if field != label_field and any(text.strip() for text in texts):
+        if field not in taken and any(text.strip() for text in texts):
             lengths[field] = fmean(len(text) for text in texts)
     return max(lengths, key=lambda field: lengths[field], default=None)
 
@@ -171,7 +258,7 @@ def _find_longest(rows: Rows, label_field: str | None) -> str | None:
 def _choose_label(config: DatasetConfig, rows: Rows) -> str | None:
     if config.label_field is not None:
         return config.label_field or None
-    fields = {field.lower(): field for field in reversed(list_fields(rows))}
+    fields = _by_lower_name(rows)
     found = [fields[name] for name in LABEL_FIELDS if name in fields and _looks_like_label(rows, fields[name])]
     return next((field for field in found if field != config.text_field), None)
 

@@ -19,10 +19,10 @@ MAX_TEXT_CHARS = 1_000_000
 _ROLES = {
     "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatgpt": "assistant",
-    "system": "system", "text": "text",
+    "ai": "assistant", "system": "system", "text": "text",
 }  # fmt: skip
-_ROLE_KEYS = ("role", "from")
-_CONTENT_KEYS = ("content", "value")
+ROLE_KEYS = ("role", "from")
+CONTENT_KEYS = ("content", "value", "text")
 
 Turns = tuple[Message, ...]
 
@@ -43,6 +43,11 @@ def build_documents(row: Mapping[str, Any], mapping: FieldMapping) -> list[Docum
     return [Document(_check(_BUILDERS[mapping.shape](row, mapping)), _read_label(row, mapping.label_field))]
 
 
+def to_role(name: object) -> str | None:
+    """The role that a speaker's name stands for, in any letter case; None for an unknown one."""
+    return _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
 def as_message_list(value: object) -> list[Mapping[str, Any]] | None:
     """The value as a non-empty list of message objects, also from a JSON string of one; None if it is none."""
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -52,11 +57,12 @@ def as_message_list(value: object) -> list[Mapping[str, Any]] | None:
             return None
     if not isinstance(value, list) or not value:
         return None
-    return value if all(isinstance(m, Mapping) and any(k in m for k in _ROLE_KEYS) for m in value) else None
+    return value if all(isinstance(m, Mapping) and any(k in m for k in ROLE_KEYS) for m in value) else None
 
 
 def _read_plain(row: Mapping[str, Any], mapping: FieldMapping) -> Turns:
-    return (Message(mapping.text_role, _read_text(row, mapping.text_fields[0])),)
+    role = _require_role(_require(row, mapping.role_field)) if mapping.role_field else mapping.text_role
+    return (Message(role, _read_text(row, mapping.text_fields[0])),)
 
 
 def _read_messages(row: Mapping[str, Any], mapping: FieldMapping) -> Turns:
@@ -76,11 +82,26 @@ def _read_prompt_completion(row: Mapping[str, Any], mapping: FieldMapping) -> Tu
     return _continue(prompt, _read_turns(row, mapping.text_fields[0], role="assistant"))
 
 
+def _read_alpaca(row: Mapping[str, Any], mapping: FieldMapping) -> Turns:
+    """A row without an answer is its user turn alone: there is no reply to keep, and the question is one."""
+    for field in (mapping.prompt_fields[0], mapping.text_fields[0]):
+        if field not in row:
+            raise RowError(f"missing field {quote_name(field)}")
+    prompt = [text for field in mapping.prompt_fields if (text := _read_if_given(row, field))]
+    if not prompt:
+        raise RowError("no instruction and no input")
+    system = _read_if_given(row, mapping.system_field) if mapping.system_field else ""
+    output = _read_if_given(row, mapping.text_fields[0])
+    turns = (("system", system), ("user", CONTENT_SEPARATOR.join(prompt)), ("assistant", output))
+    return tuple(Message(role, content) for role, content in turns if content)
+
+
 _BUILDERS: dict[str, Callable[[Mapping[str, Any], FieldMapping], Turns]] = {
     "text": _read_plain,
     "messages": _read_messages,
     "transcript": _read_transcript,
     "prompt_completion": _read_prompt_completion,
+    "alpaca": _read_alpaca,
 }
 
 
@@ -101,8 +122,7 @@ def _continue(prompt: Turns, turns: Turns) -> Turns:
 
 def _read_prompt(row: Mapping[str, Any], fields: tuple[str, ...]) -> Turns:
     first = _read_turns(row, fields[0], role="user")
-    extra = [_read_text(row, field) for field in fields[1:] if row.get(field) is not None]
-    extra = [text for text in extra if text.strip()]
+    extra = [text for field in fields[1:] if (text := _read_if_given(row, field))]
     if not extra:
         return first
     *earlier, last = first
@@ -119,13 +139,23 @@ def _read_turns(row: Mapping[str, Any], field: str, role: str) -> Turns:
 
 
 def _read_message(message: Mapping[str, Any]) -> Message:
-    role = str(next((message[k] for k in _ROLE_KEYS if k in message), ""))
-    content = next((message[k] for k in _CONTENT_KEYS if k in message), None)
-    if role.strip().lower() not in _ROLES:
-        raise RowError(f"unknown role {quote_name(role)}")
+    names = [message[key] for key in ROLE_KEYS if message.get(key) is not None]
+    content = next((message[key] for key in CONTENT_KEYS if message.get(key) is not None), None)
+    if not names:
+        raise RowError("a message without a speaker")
+    role = _require_role(names[0])
+    if any(to_role(name) not in (None, role) for name in names[1:]):
+        raise RowError("a message with two speakers")
     if not isinstance(content, str):
         raise RowError("a message without text content")
-    return Message(_ROLES[role.strip().lower()], clean_text(content))
+    return Message(role, clean_text(content))
+
+
+def _require_role(name: object) -> str:
+    role = to_role(name)
+    if role is None:
+        raise RowError(f"unknown role {quote_name(str(name))}")
+    return role
 
 
 def _require(row: Mapping[str, Any], field: str) -> object:
@@ -139,6 +169,12 @@ def _read_text(row: Mapping[str, Any], field: str) -> str:
     if not isinstance(value, str):
         raise RowError(f"field {quote_name(field)} is not text")
     return clean_text(value)
+
+
+def _read_if_given(row: Mapping[str, Any], field: str) -> str:
+    """The text of a field that may be absent; empty also for white space alone."""
+    text = _read_text(row, field) if row.get(field) is not None else ""
+    return text if text.strip() else ""
 
 
 def _read_label(row: Mapping[str, Any], field: str | None) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facviz.config import CaptureConfig, DatasetConfig, fingerprint
-from facviz.corpus import CorpusReader, CorpusReport, draw_sample
+from facviz.corpus import CorpusReader, CorpusReport, draw_sample, hash_source
 from facviz.errors import InputError, WorkspaceError
 from facviz.files import write_text_atomically
 from facviz.pipeline.session import CODE_VERSION, Session, load_documents
@@ -26,7 +26,7 @@ DOCS_PER_SHARD = 4096
 
 def add_dataset(session: Session, config: DatasetConfig) -> dict[str, Any]:
     """Read, normalise, de-duplicate and count one corpus; what was dropped is written beside with its reasons."""
-    source = _sample_source(session, config) if config.sample else _file_sha256(Path(config.path))
+    source = _sample_source(session, config) if config.sample else hash_source(Path(config.path))
     described = dataclasses.replace(config, path="")
     tokenizer = fingerprint(session.backbone_config.name, session.backbone_config.max_tokens)
     scope = Scope("data", config.name, fingerprint("data", CODE_VERSION, described, source, tokenizer))
@@ -59,6 +59,7 @@ def _add(session: Session, config: DatasetConfig, scope: Scope) -> dict[str, Any
     }
     manifest.write_shard(scope, "dataset", "0", rows_to_arrow("dataset", [row]))
     details = {"n_rows": report.n_rows, "dropped_by_reason": report.dropped_by_reason, "labels": report.labels}
+    details |= {"n_files": report.n_files, "skipped_files": report.skipped_files}
     dropped_file = _write_dropped(session, config.name, report)
     lengths = sorted(n for n, _ in counts)
     tokens = {"median_tokens": lengths[len(lengths) // 2], "max_tokens": lengths[-1]}
@@ -86,15 +87,6 @@ def _sample_source(session: Session, config: DatasetConfig) -> str:
         raise InputError(f"Dataset {config.name} is not a sample.")
     with session.workspace.reader() as reader:
         return str(reader.dataset(config.sample.of)["dataset_id"])
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{path} cannot be read ({reason}); give the path of a data file.") from error
 
 
 def _dataset_id(documents: Sequence[Document], roles: Sequence[str]) -> str:

@@ -44,3 +44,20 @@ def test_too_few_documents_are_refused_with_both_numbers():
         draw_sample(DOCUMENTS, SampleConfig(of="d", n=11, label="1"))
     with pytest.raises(InputError, match="has 30 documents, too few to draw 31"):
         draw_sample(DOCUMENTS, SampleConfig(of="d", n=31))
+
+
+def test_documents_with_the_labels_to_leave_out_are_never_drawn():
+    drawn = draw_sample(DOCUMENTS, SampleConfig(of="d", n=20, without=("1",)))
+    assert drawn == [d for d in DOCUMENTS if d.label == "0"]
+    with pytest.raises(InputError, match=r"has 20 documents without `1`, too few to draw 21; lower `n`\.$"):
+        draw_sample(DOCUMENTS, SampleConfig(of="d", n=21, without=("1",)))
+
+
+def test_unlabelled_documents_stay_when_labels_are_left_out():
+    documents = [Document.from_text("a"), Document.from_text("b", label="x")]
+    assert draw_sample(documents, SampleConfig(of="d", n=1, without=("x",))) == documents[:1]
+
+
+def test_a_label_to_leave_out_that_no_document_has_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"No document of d has the label `2` .*; labels there: `0`, `1`\.$"):
+        draw_sample(DOCUMENTS, SampleConfig(of="d", n=5, without=("1", "2")))
