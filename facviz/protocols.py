@@ -55,3 +55,10 @@ class ProgressSink(Protocol):
 
     def update(self, stage: str, done: float, total: float | None, note: str = "") -> None:
         """`done` of `total` units; `total` None when unknown."""
+
+
+class NoProgress:
+    """A `ProgressSink` that says nothing."""
+
+    def update(self, stage: str, done: float, total: float | None, note: str = "") -> None:
+        """Nothing."""

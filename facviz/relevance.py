@@ -1,12 +1,14 @@
 """Which features matter to a task: judged from labels at equal length, or from explanations; people overrule both.
 
+Labels are one class against the rest, or every label in turn, which says to which of them a feature belongs.
+
 A verdict is given once per feature, from one source, and never depends on what a data set activates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,12 @@ SOURCES = ("label", "embedding", "llm", "human")
 COSINE_CUTS = ((0.50, Verdict.YES), (0.40, Verdict.PROBABLY), (0.30, Verdict.MAYBE))
 """Lowest cosine between an explanation and a rubric point for each verdict; below the last one it is `no`."""
 
+EVERY_LABEL = "*"
+"""In place of a label: each in turn against all others."""
+
+MAX_LABELS = 100
+"""More are names of documents rather than of themes, and every one costs a pass of permutations."""
+
 _FEATURES_AT_ONCE = 512
 _PERMUTATIONS_AT_ONCE = 1000
 # Float32 sums of equal AUROCs differ by less; counting near-ties as ties keeps p on the cautious side.
@@ -38,7 +46,7 @@ class LabelRelevance:
     auroc: Floats  # within groups of equal length
     raw_auroc: Floats  # ignoring length, for comparison only
     p: Floats  # one-sided, within-group permutations
-    q: Floats  # Benjamini-Hochberg over the tested features
+    q: Floats  # Benjamini-Hochberg over the tested features, and over all labels where each was tried
     tested: Bools
     relevant: Bools
 
@@ -73,6 +81,49 @@ def label_relevance(
         InputError: lengths differ, a class is missing, or no length group holds both classes.
     """
     columns, positive, lengths = _checked(acts, positive, n_content_tokens)
+    found = _separate(columns, positive, lengths, n_permutations, rng_seed, n_bins)
+    return _decide({"": found}, min_auroc, max_q)[""]
+
+
+def theme_relevance(
+    acts: Any,
+    labels: Sequence[str | None],
+    n_content_tokens: Ints,
+    *,
+    min_auroc: float = 0.55,
+    max_q: float = 0.05,
+    n_permutations: int = 10_000,
+    rng_seed: int = 0,
+    n_bins: int = 10,
+) -> dict[str, LabelRelevance]:
+    """`label_relevance` of every label in turn against all other documents, unlabelled ones among them.
+
+    The q-values are corrected once over all labels and features, because every one of these tests was a try.
+
+    Raises:
+        InputError: fewer than two labels, more than `MAX_LABELS`, or a label that length alone tells from the rest.
+    """
+    names = sorted({label for label in labels if label is not None})
+    if not 2 <= len(names) <= MAX_LABELS:
+        raise InputError(
+            f"There are {len(names)} different labels; every label in turn needs 2 to {MAX_LABELS}, or name one with "
+            "`positive`."
+        )
+    found = {}
+    for name in names:
+        is_named = np.array([label == name for label in labels])
+        columns, positive, lengths = _checked(acts, is_named, n_content_tokens)
+        try:
+            found[name] = _separate(columns, positive, lengths, n_permutations, rng_seed, n_bins)
+        except InputError as error:
+            raise InputError(f"Label {name!r}: {error}") from error
+    return _decide(found, min_auroc, max_q)
+
+
+def _separate(
+    columns: Any, positive: Bools, lengths: Ints, n_permutations: int, rng_seed: int, n_bins: int
+) -> LabelRelevance:
+    """Both AUROCs and p of every active feature; q and the decision are left open."""
     strata = _stratify(positive, lengths, n_bins)
     everyone = _Strata((np.arange(len(positive)),), (positive,), *_auroc_terms([positive]))
     permuted = _permuted_labels(strata, n_permutations, rng_seed)
@@ -84,10 +135,21 @@ def label_relevance(
         auroc[ids] = _auroc(ranks, strata)
         raw[ids] = _auroc(_weighted_ranks(dense, everyone), everyone)
         p[ids] = _permutation_p(ranks, np.concatenate(strata.labels), permuted)
-    q = np.full(columns.shape[1], np.nan)
+    undecided = np.full(columns.shape[1], np.nan)
+    return LabelRelevance(auroc, raw, p, undecided, tested, np.zeros_like(tested))
+
+
+def _decide(found: Mapping[str, LabelRelevance], min_auroc: float, max_q: float) -> dict[str, LabelRelevance]:
+    """The same with q corrected over all of them together, and what is relevant."""
+    p = np.stack([result.p for result in found.values()])
+    tested = np.stack([result.tested for result in found.values()])
+    q = np.full(p.shape, np.nan)
     q[tested] = benjamini_hochberg(p[tested])
-    relevant = tested & (np.nan_to_num(auroc) >= min_auroc) & (np.nan_to_num(q, nan=1.0) <= max_q)
-    return LabelRelevance(auroc, raw, p, q, tested, relevant)
+    decided = {}
+    for (name, result), q_row in zip(found.items(), q):
+        relevant = (np.nan_to_num(result.auroc) >= min_auroc) & (np.nan_to_num(q_row, nan=1.0) <= max_q)
+        decided[name] = replace(result, q=q_row, relevant=result.tested & relevant)
+    return decided
 
 
 def _checked(acts: Any, positive: Bools, n_content_tokens: Ints) -> tuple[Any, Bools, Ints]:
@@ -192,6 +254,25 @@ def to_verdict(result: LabelRelevance, feature_id: int) -> Relevance:
 def to_verdicts(result: LabelRelevance) -> list[Relevance]:
     """One verdict for every tested feature, by feature id."""
     return [to_verdict(result, i) for i in np.flatnonzero(result.tested).tolist()]
+
+
+def to_theme_verdicts(results: Mapping[str, LabelRelevance]) -> list[Relevance]:
+    """One verdict for every tested feature, by feature id: that of the label it separates best, kept as its theme.
+
+    The best is the highest AUROC among the labels it is relevant to, or among all where there is none.
+    """
+    names = list(results)
+    tested = np.stack([r.tested for r in results.values()])
+    relevant = np.stack([r.relevant for r in results.values()])
+    # An AUROC lies in 0..1, so 2 more puts every relevant label before every other one.
+    rank = np.where(tested, np.nan_to_num(np.stack([r.auroc for r in results.values()])) + 2 * relevant, -1)
+    best = rank.argmax(axis=0)
+    verdicts = []
+    for i in np.flatnonzero(tested.any(axis=0)).tolist():
+        name = names[best[i]]
+        verdict = to_verdict(results[name], i)
+        verdicts.append(replace(verdict, rationale=f"{name}: {verdict.rationale}", theme=name))
+    return verdicts
 
 
 def embedding_relevance(

@@ -58,7 +58,7 @@ def test_the_command_line_page_explains_every_sub_command_and_flag(command):
     assert f"facviz {command}" in page
     for action in COMMANDS[command]._actions:
         for flag in action.option_strings:
-            common = flag in ("-h", "--help", "--workspace", "--json", "--quiet", "--rng-seed")
+            common = flag in ("-h", "--help", "--workspace", "--json", "--wait", "--quiet", "--rng-seed")
             text = page if common or command == "synthesize" else section
             assert flag == "-h" or re.search(rf"`{flag}[` ]", text), f"{command} {flag}"
         for choice in action.choices or () if action.option_strings else ():

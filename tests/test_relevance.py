@@ -13,11 +13,14 @@ from sklearn.metrics import roc_auc_score
 from facviz.errors import InputError
 from facviz.records import Explanation, ExplanationOutcome, Relevance, TaskGuideline, Verdict
 from facviz.relevance import (
+    MAX_LABELS,
     SOURCES,
     benjamini_hochberg,
     embedding_relevance,
     label_relevance,
     relevant_features,
+    theme_relevance,
+    to_theme_verdicts,
     to_verdict,
     to_verdicts,
 )
@@ -191,6 +194,89 @@ def test_verdicts_from_labels_carry_the_numbers_they_rest_on():
         assert number in topic.rationale
     with pytest.raises(InputError, match="no labelled document"):
         to_verdict(found, 3)
+
+
+THEMES = ("bread", "stars", "trains")
+
+
+def themed(rng_seed=0, n=900):
+    """Features 0-2 belong to one theme each, 3 to the first two, 4 is noise, 5 never fires, 6 tracks length."""
+    rng = np.random.default_rng(rng_seed)
+    theme = rng.integers(0, 3, n)
+    lengths = rng.integers(5, 60, n) + 8 * theme
+    acts = np.maximum(0, rng.normal(0, 1, (n, 7))).astype(np.float32)
+    for i in range(3):
+        acts[:, i] += 0.9 * (theme == i)
+    acts[:, 3] += 0.5 * (theme == 0) + 0.9 * (theme == 1)
+    acts[:, 5] = 0
+    acts[:, 6] = lengths
+    return sparse.csr_matrix(acts), [THEMES[i] for i in theme], lengths
+
+
+def test_every_label_in_turn_gives_what_that_label_alone_gives_but_for_the_shared_correction():
+    acts, labels, lengths = themed()
+    found = theme_relevance(acts, labels, lengths, n_permutations=400)
+    assert list(found) == sorted(THEMES)
+    for name, result in found.items():
+        alone = label_relevance(acts, np.array(labels) == name, lengths, n_permutations=400)
+        for field in ("auroc", "raw_auroc", "p"):
+            np.testing.assert_array_equal(getattr(result, field), getattr(alone, field))
+    p = np.concatenate([r.p[r.tested] for r in found.values()])
+    q = np.concatenate([r.q[r.tested] for r in found.values()])
+    assert p.size == 3 * 6
+    np.testing.assert_allclose(q, stats.false_discovery_control(p))
+
+
+def test_a_feature_gets_the_theme_it_separates_best_and_noise_and_length_get_a_no():
+    found = theme_relevance(*themed(), n_permutations=1000, n_bins=40)
+    verdicts = {v.feature_id: v for v in to_theme_verdicts(found)}
+    assert sorted(verdicts) == [0, 1, 2, 3, 4, 6]
+    assert {i: v.theme for i, v in verdicts.items() if v.verdict is Verdict.YES} == {
+        0: "bread", 1: "stars", 2: "trains", 3: "stars",
+    }  # fmt: skip
+    assert verdicts[3].score == max(r.auroc[3] for r in found.values())
+    assert verdicts[3].rationale.startswith("stars: AUROC ")
+    assert verdicts[4].theme in THEMES
+
+
+def test_a_relevant_label_is_chosen_over_a_higher_auroc_that_chance_explains():
+    acts, labels, lengths = themed()
+    found = theme_relevance(acts, labels, lengths, n_permutations=100)
+    found["stars"].relevant[0] = True
+    found["bread"].relevant[0] = False
+    assert found["bread"].auroc[0] > found["stars"].auroc[0]
+    assert to_theme_verdicts(found)[0].theme == "stars"
+
+
+def test_unlabelled_documents_count_among_the_others():
+    acts, labels, lengths = themed()
+    some = [None if label == "trains" else label for label in labels]
+    found = theme_relevance(acts, some, lengths, n_permutations=50)
+    assert list(found) == ["bread", "stars"]
+    whole = theme_relevance(acts, labels, lengths, n_permutations=50)
+    np.testing.assert_array_equal(found["stars"].auroc, whole["stars"].auroc)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a"] * 900, "There are 1 different labels; every label in turn needs 2 to"),
+        ([None] * 900, "There are 0 different labels"),
+        ([f"label {i % (MAX_LABELS + 1)}" for i in range(900)], f"There are {MAX_LABELS + 1} different labels"),
+        (["a", "b"], "one of each per document"),
+    ],
+)
+def test_labels_that_are_no_themes_are_refused(labels, message):
+    acts, _, lengths = themed()
+    with pytest.raises(InputError, match=message):
+        theme_relevance(acts, labels, lengths)
+
+
+def test_a_theme_that_length_alone_tells_apart_is_named():
+    acts, labels, _ = themed()
+    apart = np.where(np.array(labels) == "stars", 500, 20)
+    with pytest.raises(InputError, match="Label 'bread': Text length alone"):
+        theme_relevance(acts, ["stars" if x == "stars" else "bread" for x in labels], apart, n_permutations=10)
 
 
 class AngleEmbedder:

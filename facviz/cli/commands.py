@@ -6,13 +6,14 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from facviz.cli.doctor import examine
-from facviz.cli.progress import choose_progress
+from facviz.cli.progress import LockWait, choose_progress
 from facviz.config import (
     BackboneConfig,
     CaptureConfig,
@@ -29,9 +30,10 @@ from facviz.config import (
 )
 from facviz.errors import InputError
 from facviz.files import user_path
-from facviz.pipeline import coverage, data, export, features, run, sae, synthesis
+from facviz.jobs import JobReport
+from facviz.pipeline import coverage, data, demo, export, features, run, sae, synthesis
 from facviz.pipeline.session import Session, sae_row
-from facviz.store.ingest import rebuild_database
+from facviz.store.database import rebuild_database
 from facviz.store.workspace import Workspace, open_workspace
 
 Result = tuple[dict[str, Any], int]
@@ -54,9 +56,18 @@ def _workspace_path(arguments: argparse.Namespace) -> str:
 
 
 @contextmanager
+def _locked(arguments: argparse.Namespace, workspace: Workspace) -> Iterator[None]:
+    """The workspace's lock; with `--wait` after the stage that holds it, and a job says which of both it does."""
+    report = JobReport.from_environment()
+    with workspace.lock(LockWait(report, arguments.quiet) if arguments.wait else None):
+        report.running()
+        yield
+
+
+@contextmanager
 def _backbone_session(arguments: argparse.Namespace, workspace: Workspace) -> Iterator[Session]:
     """A locked session on the flags' backbone, else the last one that worked here, else the default."""
-    with workspace.lock():
+    with _locked(arguments, workspace):
         remembered = workspace.meta.get("backbone", {})
         given = {"name": arguments.backbone, "layer": arguments.layer, "max_tokens": arguments.max_tokens_per_doc}
         config = from_mapping(
@@ -91,7 +102,7 @@ def _seeded(config: RunConfig, rng_seed: int | None) -> RunConfig:
 def _run(arguments: argparse.Namespace) -> Result:
     config = _seeded(load_run_config(user_path(arguments.config)), arguments.rng_seed)
     workspace = Workspace.create(_workspace_path(arguments))
-    with workspace.lock():
+    with _locked(arguments, workspace):
         return run.run_loop(Session(workspace, config.backbone, choose_progress(arguments.quiet)), config), 0
 
 
@@ -103,7 +114,7 @@ def _doctor(arguments: argparse.Namespace) -> Result:
 
 def _db(arguments: argparse.Namespace) -> Result:
     workspace = open_workspace(_workspace_path(arguments))
-    with workspace.lock():
+    with _locked(arguments, workspace):
         return {"database": str(workspace.root / "facviz.duckdb"), "rows": rebuild_database(workspace)}, 0
 
 
@@ -137,7 +148,7 @@ def _sae(arguments: argparse.Namespace) -> Result:
 def _spans(arguments: argparse.Namespace) -> Result:
     config = _from_flags(SpansConfig, arguments)
     workspace = open_workspace(_workspace_path(arguments))
-    with workspace.lock():
+    with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
         return {"spans": [features.collect_spans(session, sae_id, name, config) for name in config.datasets]}, 0
 
@@ -145,7 +156,7 @@ def _spans(arguments: argparse.Namespace) -> Result:
 def _explain(arguments: argparse.Namespace) -> Result:
     config = _from_flags(ExplainConfig, arguments, embedding_score=not arguments.no_score)
     workspace = open_workspace(_workspace_path(arguments))
-    with workspace.lock():
+    with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
         return features.explain(session, sae_id, config), 0
 
@@ -153,7 +164,7 @@ def _explain(arguments: argparse.Namespace) -> Result:
 def _relevance(arguments: argparse.Namespace) -> Result:
     config = _from_flags(RelevanceConfig, arguments)
     workspace = open_workspace(_workspace_path(arguments))
-    with workspace.lock():
+    with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
         return features.judge_relevance(session, sae_id, arguments.task, config), 0
 
@@ -161,7 +172,7 @@ def _relevance(arguments: argparse.Namespace) -> Result:
 def _coverage(arguments: argparse.Namespace) -> Result:
     config = _from_flags(CoverageConfig, arguments)
     workspace = open_workspace(_workspace_path(arguments))
-    with workspace.lock():
+    with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
         measured = coverage.coverage(session, sae_id, arguments.task, arguments.relevance_source, config)
     below = config.min_fac is not None and measured["fac"] < config.min_fac
@@ -172,7 +183,7 @@ def _synthesize(arguments: argparse.Namespace) -> Result:
     coverage_config = _from_flags(CoverageConfig, arguments)
     config = _from_flags(SynthesisConfig, arguments)
     workspace = open_workspace(_workspace_path(arguments))
-    with workspace.lock():
+    with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
         measured = coverage.coverage(session, sae_id, arguments.task, arguments.relevance_source, coverage_config)
         return synthesis.synthesize(session, measured, coverage_config, config), 0
@@ -180,7 +191,37 @@ def _synthesize(arguments: argparse.Namespace) -> Result:
 
 def _export(arguments: argparse.Namespace) -> Result:
     workspace = open_workspace(_workspace_path(arguments))
-    return export.export(workspace, arguments.what, user_path(arguments.out), arguments.sae), 0
+    out = user_path(arguments.out)
+    return export.export(workspace, arguments.what, out, arguments.sae, only_approved=arguments.only_approved), 0
+
+
+def _demo(arguments: argparse.Namespace) -> Result:
+    if arguments.rebuild or arguments.retrain:
+        from facviz.pipeline.demo_build import rebuild_demo
+
+        corpus = user_path(arguments.retrain) if arguments.retrain else None
+        made = rebuild_demo(choose_progress(arguments.quiet), retrain=corpus)
+        return made, 0 if made["story"]["holds"] else 1
+    target = arguments.workspace or os.environ.get("FACVIZ_WORKSPACE") or None
+    if not arguments.reset:
+        return demo.describe_demo(demo.install_demo(target)), 0
+    root, kept = demo.reset_demo(target)
+    return demo.describe_demo(root) | {"kept": str(kept) if kept else None}, 0
+
+
+def _app(arguments: argparse.Namespace) -> Result:
+    """Becomes the dashboard's server: signals and the exit code are Streamlit's own."""
+    script = demo.DEMO_FOLDER.parents[1] / "app.py"
+    if not script.is_file():
+        raise InputError(f"There is no dashboard at {script}; run facviz from a clone of its repository.")
+    if not 1 <= arguments.port <= 65535:
+        raise InputError(f"The port {arguments.port} does not exist; choose one from 1024 to 65535.")
+    given = arguments.workspace or os.environ.get("FACVIZ_WORKSPACE")
+    root = Workspace.create(given).root if given else demo.install_demo()
+    os.environ["FACVIZ_WORKSPACE"] = str(root)
+    server = {"server.port": str(arguments.port), "server.address": "127.0.0.1", "server.headless": "true"}
+    flags = [f"--{name}={value}" for name, value in server.items()]
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *flags])
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
@@ -196,4 +237,6 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "coverage": _coverage,
     "synthesize": _synthesize,
     "export": _export,
+    "demo": _demo,
+    "app": _app,
 }

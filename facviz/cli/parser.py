@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from facviz import __version__
+from facviz.errors import InputError
 
 
 class _Parser(argparse.ArgumentParser):
-    """Usage errors as one sentence, exit 2."""
+    """Usage errors as one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"facviz: {message[:1].upper()}{message[1:]}; see `{self.prog} --help`.\n")
+        raise InputError(f"{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_features(commands, common)
     _add_gap(commands, common)
     _add_export(commands, common)
+    _add_demo(commands, common)
     return parser
 
 
@@ -36,6 +38,7 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument("--workspace", metavar="W", help="folder of the project (default: FACVIZ_WORKSPACE)")
     common.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     common.add_argument("--rng-seed", type=int, help="seed of everything random in this command")
+    common.add_argument("--wait", action="store_true", help="wait for a stage that is writing to the workspace")
     common.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return common
 
@@ -61,14 +64,18 @@ def _add_run(commands: Commands, common: argparse.ArgumentParser) -> None:  # ty
 def _add_data(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
     add = _command(commands, "data", common, "add a corpus to the workspace")
     add.add_argument("action", choices=["add"])
-    add.add_argument("path", metavar="FILE", help="JSONL, JSON, CSV, TSV, Parquet or text, also .gz")
+    add.add_argument(
+        "path", metavar="PATH", help="JSONL, JSON, CSV, TSV, Parquet or text, also .gz, or a folder of them"
+    )
     add.add_argument("--name", required=True)
     add.add_argument("--role", choices=["anchor", "seed", "eval"])
     add.add_argument(
-        "--shape", choices=["auto", "text", "messages", "prompt_completion", "chosen_rejected", "transcript"]
+        "--shape",
+        choices=["auto", "text", "messages", "prompt_completion", "alpaca", "chosen_rejected", "transcript"],
     )
     add.add_argument("--text-field", metavar="F")
     add.add_argument("--label-field", metavar="L")
+    add.add_argument("--role-field", metavar="F", help="field naming who speaks in a text row")
     add.add_argument("--text-role", choices=["user", "assistant", "text"], help="who speaks in plain texts")
     add.add_argument("--roles", type=_names, metavar="R,R", help="roles whose content counts, such as user,assistant")
     add.add_argument("--source", help="where the data come from")
@@ -136,6 +143,7 @@ def _add_gap(commands: Commands, common: argparse.ArgumentParser) -> None:  # ty
         command.add_argument("--kind", choices=["relative", "absolute"])
         command.add_argument("--level", choices=["yes", "probably", "maybe"])
         command.add_argument("--include-always-on", action="store_const", const=True)
+        command.add_argument("--n-bootstrap", type=int, metavar="N", help="resamples of the seed set for the interval")
         if name == "coverage":
             command.add_argument("--min-fac", type=float, metavar="X", help="exit 1 when FAC is below")
         else:
@@ -158,6 +166,16 @@ def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:  #
     export.add_argument("what", choices=["samples", "features", "report", "sae"])
     export.add_argument("--out", required=True, metavar="PATH")
     export.add_argument("--sae", metavar="ID")
+    export.add_argument("--only-approved", action="store_true", help="samples that a person approved, and no others")
+
+
+def _add_demo(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    demo = _command(commands, "demo", common, "install the demo workspace and say where it is")
+    demo.add_argument("--reset", action="store_true", help="the demo as it shipped; the one in use is kept beside it")
+    demo.add_argument("--rebuild", action="store_true", help="for maintainers: make the shipped demo anew, in place")
+    demo.add_argument("--retrain", metavar="CORPUS", help="for maintainers: --rebuild with an SAE trained on this file")
+    app = _command(commands, "app", common, "open the dashboard")
+    app.add_argument("--port", type=int, default=8501, help="port on this machine; default 8501")
 
 
 def _command(commands: Commands, name: str, common: argparse.ArgumentParser, text: str) -> argparse.ArgumentParser:  # type: ignore[valid-type]

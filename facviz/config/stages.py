@@ -19,6 +19,8 @@ class SampleConfig:
     """Documents to draw; fewer available is an error, not a smaller sample."""
     label: str | None = None
     """Only documents with this label."""
+    without: tuple[str, ...] = ()
+    """No documents with these labels, for a set that lacks them."""
     rng_seed: int = 0
     """Seed of the draw."""
 
@@ -30,17 +32,19 @@ class DatasetConfig:
     name: str
     """Used on the command line and in file names: letters, digits, `_ . -`."""
     path: str = ""
-    """JSONL, JSON, CSV, TSV, Parquet or plain text, also .gz; empty when `sample` is given."""
+    """JSONL, JSON, CSV, TSV, Parquet or plain text, also .gz, or a folder of them; empty when `sample` is given."""
     role: Literal["", "anchor", "seed", "eval"] = ""
     """What the dataset is for; only a label."""
-    shape: Literal["auto", "text", "messages", "prompt_completion", "chosen_rejected", "transcript"] = "auto"
+    shape: Literal["auto", "text", "messages", "prompt_completion", "alpaca", "chosen_rejected", "transcript"] = "auto"
     """How a row becomes messages; `auto` guesses from the fields and says so."""
     text_field: str | None = None
     """Field holding the text (or transcript, or messages); None guesses."""
     label_field: str | None = None
     """Field holding the label; None guesses from `label`; the empty string takes none."""
+    role_field: str | None = None
+    """Field naming who speaks in a text row; None guesses from `role`; the empty string takes none."""
     text_role: Literal["user", "assistant", "text"] = "user"
-    """Who speaks in plain texts; `text` renders them without the chat template."""
+    """Who speaks in plain texts without such a field; `text` renders them without the chat template."""
     roles: tuple[str, ...] = ("user", "assistant", "text")
     """Roles whose content counts as content tokens."""
     source: str = ""
@@ -158,7 +162,7 @@ class RelevanceConfig:
     labels: str = ""
     """Labelled dataset; in `facviz run` empty means the anchor."""
     positive: str = "1"
-    """Label of the class the task is about."""
+    """Label of the class the task is about; `*` takes every label in turn against all others, and keeps the best."""
     min_auroc: float = 0.55
     """Length-controlled AUROC a relevant feature reaches (design §3)."""
     max_q: float = 0.05

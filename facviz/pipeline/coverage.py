@@ -5,44 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from facviz.config import CoverageConfig, fingerprint
 from facviz.coverage import (
     doc_frequency,
     equal_token_comparison,
     measure_coverage,
-    thresholds,
-    without_always_on,
 )
 from facviz.errors import InputError
-from facviz.pipeline.features import MODE
 from facviz.pipeline.session import CODE_VERSION, Session
 from facviz.prompts import load_task
-from facviz.records import Relevance, Verdict
-from facviz.relevance import relevant_features
+from facviz.store.gap import Gap, human_verdicts, read_gap
 from facviz.store.manifest import Scope
 from facviz.store.reader import Reader
-from facviz.store.schema import rows_to_arrow
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Inputs of a coverage question, read once: matrices, thresholds and the task's features."""
-
-    anchor: sparse.csr_matrix
-    seed: sparse.csr_matrix
-    features: npt.NDArray[np.int64]
-    act_threshold: npt.NDArray[np.float64]
-    p95: npt.NDArray[np.float64]
-    anchor_tokens: npt.NDArray[np.int64]
-    seed_tokens: npt.NDArray[np.int64]
-    relevance_score: Mapping[int, float]
+from facviz.store.schema import MODE, rows_to_arrow
 
 
 def coverage(session: Session, sae_id: str, task: str, source: str, config: CoverageConfig) -> dict[str, Any]:
@@ -91,7 +70,7 @@ def coverage(session: Session, sae_id: str, task: str, source: str, config: Cove
             "curve": [point._asdict() for point in result.curve],
             "equal_tokens": _equal_tokens(gap, config),
         }
-        _write_coverage(session, scope, summary, gap, result.missing)
+        _write_coverage(session, scope, summary, config, gap, result.missing)
         return summary
 
     return session.run_once(scope, work)
@@ -115,38 +94,10 @@ def _coverage_scope(
             f"No relevance by {source} for the task {task} and SAE {sae_id}; run `facviz relevance` first."
         )
     described = dataclasses.replace(config, min_fac=None)
-    name = fingerprint("coverage", CODE_VERSION, basis, judged, described)
+    # Only where there are any, so that what machines alone said keeps its id.
+    by_people = human_verdicts(reader, sae_id, task)
+    name = fingerprint("coverage", CODE_VERSION, basis, judged, described, *([by_people] if by_people else []))
     return Scope("coverage", name[:12], name)
-
-
-def read_gap(reader: Reader, sae_id: str, task: str, source: str, config: CoverageConfig) -> Gap:
-    """Everything a coverage question is computed from."""
-    (d_sae,) = {row["d_sae"] for row in reader.rows("sae", sae_id=sae_id)}
-    ids = [reader.dataset(name)["dataset_id"] for name in (config.anchor, config.seed)]
-    matrices = [reader.activation_matrix(sae_id, i, MODE, d_sae) for i in ids]
-    tokens = [
-        reader.named("encoded_documents", sae_id=sae_id, dataset_id=i, mode=MODE)["n_content_tokens"].to_numpy()
-        for i in ids
-    ]
-    stats = reader.named("stats", sae_id=sae_id, dataset_id=ids[0], mode=MODE)
-    rows = reader.rows("relevance", task=load_task(task).name, sae_id=sae_id)
-    verdicts = [
-        Relevance(r["feature_id"], r["source"], Verdict(r["verdict"]), r["score"], r["rationale"]) for r in rows
-    ]
-    features = relevant_features(verdicts, config.level, source)
-    if not config.include_always_on:
-        features = without_always_on(features, stats["is_always_on"].to_numpy(zero_copy_only=False))
-    p95 = stats["p95_act"].to_numpy().astype(np.float64)
-    return Gap(
-        anchor=matrices[0],
-        seed=matrices[1],
-        features=np.asarray(features, np.int64),
-        act_threshold=np.asarray(thresholds(config.kind, config.threshold, p95), np.float64),
-        p95=p95,
-        anchor_tokens=tokens[0].astype(np.int64),
-        seed_tokens=tokens[1].astype(np.int64),
-        relevance_score={v.feature_id: v.score for v in verdicts if v.source == source},
-    )
 
 
 def _equal_tokens(gap: Gap, config: CoverageConfig) -> dict[str, Any]:
@@ -161,7 +112,12 @@ def _equal_tokens(gap: Gap, config: CoverageConfig) -> dict[str, Any]:
 
 
 def _write_coverage(
-    session: Session, scope: Scope, summary: Mapping[str, Any], gap: Gap, missing: npt.NDArray[Any]
+    session: Session,
+    scope: Scope,
+    summary: Mapping[str, Any],
+    config: CoverageConfig,
+    gap: Gap,
+    missing: npt.NDArray[Any],
 ) -> None:
     frequency = doc_frequency(gap.anchor, gap.act_threshold)
     rows = [
@@ -177,6 +133,8 @@ def _write_coverage(
     manifest = session.workspace.manifest
     manifest.write_shard(scope, "missing_feature", "0", rows_to_arrow("missing_feature", rows))
     details = {k: summary[k] for k in ("curve", "equal_tokens", "unsaturated_threshold")}
+    # With these and the columns the same measurement can be asked for again.
+    details["config"] = {k: getattr(config, k) for k in ("include_always_on", "n_bootstrap", "rng_seed")}
     row = {k: v for k, v in summary.items() if k in COVERAGE_COLUMNS} | {"details": json.dumps(details)}
     manifest.write_shard(scope, "coverage_run", "0", rows_to_arrow("coverage_run", [row]))
 

@@ -19,17 +19,23 @@ from facviz.files import write_files
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import CODE_VERSION, Session, load_documents
 from facviz.prompts import load_task, task_template
-from facviz.records import Document, Explanation, ExplanationOutcome, Span, Split, split_of
-from facviz.relevance import LabelRelevance, embedding_relevance, label_relevance, to_verdicts
+from facviz.records import Document, Explanation, ExplanationOutcome, Relevance, Span, Split, split_of
+from facviz.relevance import (
+    EVERY_LABEL,
+    embedding_relevance,
+    label_relevance,
+    theme_relevance,
+    to_theme_verdicts,
+    to_verdicts,
+)
 from facviz.spans import SpanCollector, SpanRows, empty_rows, merge_rows, pool_maxima, span_columns, spans_by_feature
 from facviz.store.manifest import Scope
 from facviz.store.reader import Reader
-from facviz.store.schema import rows_to_arrow, to_arrow
+from facviz.store.schema import MODE, rows_to_arrow, to_arrow
 
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
 
-MODE = "inference"
 OUTPUT_LOGIT_STDS = 6.0
 """Standard deviations above the mean at which an output token is said to be promoted."""
 Numbered = Sequence[tuple[int, Document]]
@@ -141,7 +147,7 @@ class _SpanPass:
         }
 
     def _stats(self, n_active: npt.NDArray[np.int64], n_tokens: int) -> dict[str, Any]:
-        with self.session.workspace.reader() as reader:
+        with self.session.workspace.reader(self.scope) as reader:
             found = reader.named("doc_quantiles", **self.keys, mode=MODE)
         ids = found["feature_id"].to_numpy()
         d_sae = len(n_active)
@@ -270,8 +276,7 @@ def judge_relevance(session: Session, sae_id: str, task: str, config: RelevanceC
     def work() -> dict[str, Any]:
         with session.workspace.reader() as reader:
             if config.source == "label":
-                result = _by_labels(reader, sae_id, dataset, config)
-                verdicts = to_verdicts(result)
+                verdicts = _by_labels(reader, sae_id, dataset, config)
             else:
                 verdicts = embedding_relevance(_explanations(reader, sae_id), guideline, _embedder())
         rows = [
@@ -285,24 +290,21 @@ def judge_relevance(session: Session, sae_id: str, task: str, config: RelevanceC
     return session.run_once(scope, work)
 
 
-def _by_labels(reader: Reader, sae_id: str, dataset: Mapping[str, Any], config: RelevanceConfig) -> LabelRelevance:
-    documents = reader.rows("documents", dataset_id=dataset["dataset_id"])
-    labels = np.array([row["label"] for row in documents])
-    if not (labels == config.positive).any():
-        known = ", ".join(sorted({str(x) for x in labels.tolist()})[:8])
+def _by_labels(reader: Reader, sae_id: str, dataset: Mapping[str, Any], config: RelevanceConfig) -> list[Relevance]:
+    labels = [row["label"] for row in reader.rows("documents", dataset_id=dataset["dataset_id"])]
+    if config.positive != EVERY_LABEL and config.positive not in labels:
+        known = ", ".join(sorted({str(x) for x in labels})[:8])
         raise InputError(f"No document of {dataset['name']} has the label {config.positive!r}; labels there: {known}.")
     (d_sae,) = {row["d_sae"] for row in reader.rows("sae", sae_id=sae_id)}
-    tokens = reader.named("encoded_documents", sae_id=sae_id, dataset_id=dataset["dataset_id"], mode=MODE)
-    return label_relevance(
-        reader.activation_matrix(sae_id, dataset["dataset_id"], MODE, d_sae),
-        np.asarray(labels == config.positive, dtype=bool),
-        tokens["n_content_tokens"].to_numpy(),
-        min_auroc=config.min_auroc,
-        max_q=config.max_q,
-        n_permutations=config.n_permutations,
-        rng_seed=config.rng_seed,
-        n_bins=config.n_bins,
-    )
+    acts = reader.activation_matrix(sae_id, dataset["dataset_id"], MODE, d_sae)
+    encoded = reader.named("encoded_documents", sae_id=sae_id, dataset_id=dataset["dataset_id"], mode=MODE)
+    tokens = encoded["n_content_tokens"].to_numpy()
+    names = ("min_auroc", "max_q", "n_permutations", "rng_seed", "n_bins")
+    options = {name: getattr(config, name) for name in names}
+    if config.positive == EVERY_LABEL:
+        return to_theme_verdicts(theme_relevance(acts, labels, tokens, **options))
+    is_positive = np.array([label == config.positive for label in labels])
+    return to_verdicts(label_relevance(acts, is_positive, tokens, **options))
 
 
 def _explanations(reader: Reader, sae_id: str) -> list[Explanation]:

@@ -9,18 +9,21 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facviz.config import CaptureConfig, SaeConfig, fingerprint
+from facviz.config import BackboneConfig, CaptureConfig, SaeConfig, fingerprint, from_mapping
 from facviz.errors import InputError, SaeError
 from facviz.files import disk_errors
 from facviz.pipeline.data import capture_dataset, open_capture
-from facviz.pipeline.session import CODE_VERSION, Session, load_documents
+from facviz.pipeline.session import CODE_VERSION, Session, load_documents, sae_row
+from facviz.protocols import NoProgress
 from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow
+from facviz.store.training import TrainingCurve
+from facviz.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from facviz.activations import ActivationShards
+    from facviz.activations import ActivationShards, SaeEncoder
     from facviz.sae.metrics import SaeMetrics
     from facviz.sae.model import SAE
     from facviz.sae.train import StepReport
@@ -56,7 +59,10 @@ def _train(session: Session, captured: dict[str, Any], config: SaeConfig, sae_id
     checkpoint = FileCheckpoints(folder / "checkpoint.safetensors", every_steps=CHECKPOINT_STEPS)
     resume = load_state(checkpoint.path) if checkpoint.path.exists() else None
 
+    curve = TrainingCurve(folder, n_steps)
+
     def on_step(report: StepReport) -> None:
+        curve.add(report.step, loss=report.loss, fvu=report.fvu, l0=report.l0, n_dead=report.n_dead)
         note = f"steps, batch FVU {report.fvu:.3f}, L0 {report.l0:.0f}, dead {report.n_dead}"
         session.progress.update("sae", report.step, report.n_steps, note)
 
@@ -245,3 +251,12 @@ def evaluate(session: Session, sae_id: str, dataset_name: str) -> dict[str, Any]
                 evaluator.update(batch.acts)
         session.progress.update("evaluate", start + len(part), len(documents), "documents")
     return {"sae_id": sae_id, "dataset": dataset_name, **_metric_values(evaluator.result())}
+
+
+def open_encoder(workspace: Workspace, sae_id: str | None = None) -> SaeEncoder:
+    """The encoder of an SAE of a workspace on the backbone it was made with, in float32: for single texts."""
+    row = sae_row(workspace, sae_id)
+    described = {k: v for k, v in json.loads(row["provenance"])["backbone"].items() if v is not None}
+    config = from_mapping(BackboneConfig, described | {"dtype": "float32"}, where="the SAE's record")
+    session = Session(workspace, config, NoProgress())
+    return session.encoder(open_sae(session, row["sae_id"]), ("user", "assistant", "text"))

@@ -21,7 +21,6 @@ from facviz.coverage import (
 from facviz.errors import CoverageError, InputError, SaturatedError
 from facviz.explain.lexical import feature_keywords
 from facviz.files import append_line, read_lines
-from facviz.pipeline.coverage import Gap, read_gap
 from facviz.pipeline.features import promoted_tokens
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import CODE_VERSION, Session
@@ -29,6 +28,7 @@ from facviz.prompts import load_task, template_text
 from facviz.protocols import LLMClient
 from facviz.records import Candidate, ExplanationOutcome, Span, Split
 from facviz.spans import spans_by_feature
+from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.store.reader import Reader
 from facviz.store.schema import rows_to_arrow
@@ -79,10 +79,28 @@ def synthesize(
     told = [template_text(name) for name in TEMPLATES]
     # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
     whole = dataclasses.replace(config, step="both")
-    name = fingerprint("synthesis", CODE_VERSION, measured["coverage_id"], whole, load_task(measured["task"]), told)
+    by_people = _words_of_people(session, measured)
+    name = fingerprint(
+        "synthesis",
+        CODE_VERSION,
+        measured["coverage_id"],
+        whole,
+        load_task(measured["task"]),
+        told,
+        *([by_people] if by_people else []),
+    )
     synth_id = name[:12]
     scope = Scope("synthesize", synth_id, fingerprint(name, config.step))
     return session.run_once(scope, lambda: _synthesize(session, measured, coverage_config, config, synth_id, scope))
+
+
+def _words_of_people(session: Session, measured: Mapping[str, Any]) -> list[tuple[int, str, str | None]]:
+    """Explanations of missing features that a person wrote or turned down: they change what the generator is told."""
+    with session.workspace.reader() as reader:
+        missing = {r["feature_id"] for r in reader.rows("missing", coverage_id=measured["coverage_id"])}
+        decided = reader.rows("decisions", kind="explanation", sae_id=measured["sae_id"])
+    changed = [r for r in decided if r["feature_id"] in missing and (r["text"] or r["status"] == "rejected")]
+    return sorted((r["feature_id"], r["status"], r["text"]) for r in changed)
 
 
 def _synthesize(
@@ -128,7 +146,11 @@ def _briefs(
     shown = {f: [s for s in found if s.split is Split.EXPLAIN] for f, found in spans.items()}
     shown = {f: found for f, found in shown.items() if found}
     words = {k.feature_id: k for k in feature_keywords(shown, output_tokens=outputs)}
-    written = [r for r in reader.rows("explanations", sae_id=sae_id) if r["outcome"] == ExplanationOutcome.EXPLAINED]
+    written = [
+        r
+        for r in reader.rows("explanations", sae_id=sae_id)
+        if r["outcome"] == ExplanationOutcome.EXPLAINED and r["status"] != "rejected"
+    ]
     explanations = {r["feature_id"]: r["text"] for r in written}
     chosen = _chosen(missing, config)
     guideline = load_task(task)

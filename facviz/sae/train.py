@@ -38,6 +38,7 @@ class StepReport:
     step: int
     n_steps: int
     n_tokens: int
+    loss: float
     fvu: float
     l0: float
     n_dead: int
@@ -176,6 +177,7 @@ class _Run:
             step=self.step,
             n_steps=self.n_steps,
             n_tokens=self.step * self.config.batch_tokens,
+            loss=float(loss),
             fvu=float(loss) / variance if variance else float("nan"),
             l0=n_active / len(x),
             n_dead=n_dead,

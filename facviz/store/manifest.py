@@ -36,6 +36,15 @@ class Scope:
         return f"{self.stage}/{self.subject}"
 
 
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A listed file; `number` is its place in the manifest, which never changes."""
+
+    table: str
+    number: int
+    path: Path
+
+
 class Manifest:
     """Append-only list of shards and finished stages under one `tables/` folder."""
 
@@ -103,16 +112,33 @@ class Manifest:
                 found[subject] = dict(entry["summary"])
         return found
 
-    def live_shards(self) -> dict[str, list[Path]]:
-        """Table to the files of the latest result of every scope, in the order they were written."""
+    def live(self, working: Scope | None = None) -> list[Shard]:
+        """Files of the result that counts for every scope, in the order they were listed.
+
+        That is the last finished one, or the one in the making where none was finished yet; for the scope a stage is
+        `working` on, what it wrote so far.
+        """
         entries = self.entries()
-        current = {e["scope"]: e["fingerprint"] for e in entries}
-        live: dict[str, dict[tuple[str, str], Path]] = {}
+        current: dict[str, tuple[bool, str]] = {}
         for entry in entries:
-            if entry["kind"] == "shard" and current[entry["scope"]] == entry["fingerprint"]:
-                path = self._tables / entry["path"]
-                live.setdefault(entry["table"], {})[entry["scope"], entry["shard"]] = path
-        return {table: list(files.values()) for table, files in live.items()}
+            is_done = entry["kind"] == "done"
+            if is_done or not current.get(entry["scope"], (False, ""))[0]:
+                current[entry["scope"]] = (is_done, entry["fingerprint"])
+        if working is not None:
+            current[working.key] = (False, working.fingerprint)
+        found: dict[tuple[str, str, str], Shard] = {}
+        for number, entry in enumerate(entries):
+            if entry["kind"] == "shard" and current[entry["scope"]][1] == entry["fingerprint"]:
+                key = (entry["scope"], entry["table"], entry["shard"])
+                found[key] = Shard(entry["table"], number, self._tables / entry["path"])
+        return list(found.values())
+
+    def live_shards(self, working: Scope | None = None) -> dict[str, list[Path]]:
+        """Table to the files of `live`."""
+        live: dict[str, list[Path]] = {}
+        for shard in self.live(working):
+            live.setdefault(shard.table, []).append(shard.path)
+        return live
 
     def _append(self, entry: dict[str, Any]) -> None:
         append_line(

@@ -7,8 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of a table; a workspace written by a newer facviz is refused."""
+
+MODE = "inference"
+"""The mode in which the pipeline encodes: the SAE's own sparsity on."""
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -144,6 +147,7 @@ TABLES: dict[str, pa.Schema] = {
             ("score", pa.float64()),
             ("rationale", pa.string()),
             ("author", pa.string()),
+            ("theme", pa.string()),
         ]
     ),
     "coverage_run": pa.schema(
@@ -231,6 +235,25 @@ EVENT_COLUMNS = {
     "undoes": "VARCHAR",
 }
 """Columns of `review_event`, read from `events/*.jsonl`."""
+
+DECISION_SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("sae_id", pa.string()),
+        ("feature_id", pa.int32()),
+        ("task", pa.string()),
+        ("candidate_id", pa.string()),
+        ("status", pa.string()),
+        ("text", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("author", pa.string()),
+        ("at", pa.string()),
+        ("event_id", pa.string()),
+        ("n_events", pa.int32()),
+    ]
+)
+"""Columns of `decision`: per target, what its events that hold add up to."""
 
 
 def to_arrow(table: str, columns: Mapping[str, Any], n_rows: int) -> pa.Table:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from facviz.errors import WorkspaceError
 from facviz.files import disk_errors, user_path, write_text_atomically
-from facviz.store.manifest import Manifest
+from facviz.store.manifest import Manifest, Scope
 from facviz.store.reader import Reader
 from facviz.store.schema import SCHEMA_VERSION
 
 META_FILE = "workspace.json"
+POLL_SECONDS = 0.5
 
 
 class Workspace:
@@ -56,32 +58,38 @@ class Workspace:
         write_text_atomically(self.root / META_FILE, json.dumps({**self.meta, **values}) + "\n")
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the only writer's lock; the system frees it even after a kill."""
+    def lock(self, wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the only writer's lock; the system frees it even after a kill.
+
+        While another process has it, `wait` is called every half second; without `wait`, WorkspaceError is raised.
+        """
         path = self.root / ".lock"
         with disk_errors(path):
             file = path.open("a+")
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise WorkspaceError(
-                    f"Another facviz (process {holder}) is writing to {self.root}; wait for it or stop it."
-                ) from None
+            while not _take(file):
+                if wait is None:
+                    file.seek(0)
+                    holder = file.read().strip() or "unknown"
+                    raise WorkspaceError(
+                        f"Another facviz (process {holder}) is writing to {self.root}; wait for it or stop it."
+                    )
+                wait()
+                time.sleep(POLL_SECONDS)
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            for stale in self.root.rglob("*.tmp"):  # what a kill in the middle of a write left behind
-                stale.unlink(missing_ok=True)
+            _sweep(self.root)
             yield
         finally:
             file.close()
 
-    def reader(self) -> Reader:
-        """A fresh view of everything written so far; safe beside a running dashboard or stage."""
-        return Reader(self.manifest.live_shards(), self.root / "events")
+    def reader(self, working: Scope | None = None) -> Reader:
+        """A fresh view of every finished result; safe beside a running dashboard or stage.
+
+        A stage that reads back what it wrote itself names the scope it is `working` on.
+        """
+        return Reader(self.manifest.live_shards(working), self.root / "events")
 
     def sae_folder(self, sae_id: str) -> Path:
         """Where an SAE's weights live."""
@@ -114,6 +122,32 @@ class Workspace:
     def _query(self, name: str, **parameters: object) -> Any:
         with self.reader() as reader:
             return reader.named(name, **parameters)
+
+
+def _take(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sweep(root: Path) -> None:
+    """Remove every `NAME.PID.tmp` that a kill in the middle of a write left; waiting jobs and the app write too."""
+    for folder, _, names in os.walk(root):  # skips a folder that goes away meanwhile
+        for name in names:
+            if name.endswith(".tmp") and _is_gone(name.split(".")[-2]):
+                (Path(folder) / name).unlink(missing_ok=True)
+
+
+def _is_gone(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, PermissionError):  # no process number: DuckDB's own; or somebody else's process
+        return False
+    return False
 
 
 def open_workspace(path: str | os.PathLike[str]) -> Workspace:

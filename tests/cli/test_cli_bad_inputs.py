@@ -73,13 +73,18 @@ def test_a_file_that_cannot_be_used(refused, bare, tmp_path, name, content, more
     assert manifest_of(bare) == before
 
 
-@pytest.mark.parametrize(
-    ("path", "reason"),
-    [("missing.jsonl", "cannot be read (No such file or directory)"), ("", "cannot be read (Is a directory)")],
-    ids=["a missing file", "a folder"],
-)
-def test_a_path_that_is_no_file(refused, bare, tmp_path, path, reason):
-    assert reason in refused("data", "add", tmp_path / path, "--name", "x", "--workspace", bare, "--quiet")
+def test_a_path_that_is_no_file(refused, bare, tmp_path):
+    reason = refused("data", "add", tmp_path / "missing.jsonl", "--name", "x", "--workspace", bare, "--quiet")
+    assert "cannot be read (No such file or directory)" in reason
+
+
+def test_a_folder_without_data(refused, bare, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "notes.md").write_text("no data")
+    reason = refused("data", "add", folder, "--name", "x", "--workspace", bare, "--quiet")
+    assert "is a folder without a file to read" in reason
+    assert "unknown ending: 1" in reason
 
 
 # Configurations --------------------------------------------------------------------------------------------------

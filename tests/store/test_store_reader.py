@@ -10,8 +10,9 @@ import pytest
 from scipy import sparse
 
 from facviz.errors import InputError, WorkspaceError
+from facviz.store.events import append_event, explanation_of, new_event
 from facviz.store.manifest import Scope
-from facviz.store.reader import NAMED_QUERIES
+from facviz.store.queries import NAMED_QUERIES
 from facviz.store.schema import TABLES, rows_to_arrow, to_arrow
 from facviz.store.workspace import Workspace
 
@@ -23,11 +24,26 @@ PARAMETERS = {
     "mode": "id",
     "task": "id",
     "feature_id": 1,
+    "target": "explanation/id/1",
+    "kind": "explanation",
+    "n": 5,
+    "offset": 0,
+    "label": None,
+    "search": None,
+    "ids": [1],
+    "actor": "ann",
+    "anchor": "anchor 'é' 0",
+    "seed": "seed 'é' 0",
+    "accepted": None,
+    "review": None,
+    "step": None,
+    "reason": None,
 }
 
 
 def test_every_named_query_answers_on_empty_and_on_full_tables(full_workspace, tmp_path):
     empty = Workspace.create(tmp_path / "empty")
+    append_event(full_workspace.root / "events", new_event("ann", explanation_of("id", 1), "edit", {"text": "a word"}))
     with full_workspace.reader() as full, empty.reader() as nothing:
         for query in NAMED_QUERIES:
             found, none = full.named(query, **PARAMETERS), nothing.named(query, **PARAMETERS)

@@ -8,8 +8,8 @@ import duckdb
 import pytest
 
 from facviz.errors import WorkspaceError
-from facviz.store import ingest
-from facviz.store.ingest import rebuild_database
+from facviz.store import database as ingest
+from facviz.store.database import rebuild_database
 from facviz.store.manifest import Scope
 from facviz.store.schema import SCHEMA_VERSION, TABLES
 from facviz.store.workspace import Workspace
@@ -61,7 +61,7 @@ def test_after_the_file_is_deleted_or_things_change_a_rebuild_has_everything_aga
     check_same(full_workspace, rebuild_database(full_workspace))
 
 
-def test_activations_lie_by_feature_and_strongest_first(workspace):
+def test_activations_of_a_shard_lie_by_feature_and_strongest_first(workspace):
     from facviz.store.schema import rows_to_arrow
 
     for shard, acts in enumerate([[1.0, 3.0], [2.0, 4.0]]):
@@ -70,8 +70,8 @@ def test_activations_lie_by_feature_and_strongest_first(workspace):
         workspace.manifest.write_shard(scope, "doc_activation", str(shard), rows_to_arrow("doc_activation", rows))
     rebuild_database(workspace)
     with duckdb.connect(str(workspace.root / "facviz.duckdb"), read_only=True) as file:
-        found = file.execute("SELECT feature_id, max_act FROM doc_activation ORDER BY rowid").fetchall()
-    assert found == [(0, 4.0), (0, 3.0), (1, 2.0), (1, 1.0)]
+        found = file.execute("SELECT feature_id, max_act FROM shard_doc_activation ORDER BY rowid").fetchall()
+    assert found == [(0, 3.0), (1, 1.0), (0, 4.0), (1, 2.0)]
 
 
 @pytest.mark.parametrize("folder", ["it's a place", "clock with blocks", "a[1]", "name=evil"])
@@ -154,7 +154,7 @@ def test_a_full_disk_stops_the_rebuild_in_one_sentence_and_the_old_file_stays(wo
         """
 import resource, sys
 from facviz.errors import WorkspaceError
-from facviz.store.ingest import rebuild_database
+from facviz.store.database import rebuild_database
 from facviz.store.workspace import open_workspace
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -176,7 +176,7 @@ def test_a_kill_in_the_middle_keeps_the_old_file(full_workspace, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ingest, "create_event_source", kill)
+        patched.setattr(ingest, "_take_in_events", kill)
         with pytest.raises(KeyboardInterrupt):
             rebuild_database(full_workspace)
     check_same(full_workspace, counts)

@@ -131,6 +131,38 @@ def test_the_lock_is_not_taken_twice_in_one_process_and_is_freed_by_an_error(wor
         pass
 
 
+def test_whoever_waits_is_asked_again_and_again_until_the_lock_is_free(workspace, start_python, monkeypatch):
+    monkeypatch.setattr("facviz.store.workspace.POLL_SECONDS", 0.01)
+    process = start_python(HOLD, workspace.root)
+    process.stdout.readline()
+    asked = []
+
+    def wait():
+        asked.append(process.poll())
+        if len(asked) == 3:
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+    with workspace.lock(wait):
+        assert process.wait(30) == 0
+    assert asked[:3] == [None] * 3
+    with workspace.lock(wait):  # free: nobody is asked
+        assert len(asked) == asked.count(None)
+
+
+def test_the_lock_sweeps_what_killed_writers_left_and_nothing_a_living_one_needs(workspace, run_python):
+    gone = run_python("import os; print(os.getpid())")
+    left = workspace.root / "tables" / f".shard.parquet.{gone}.tmp"
+    needed = [workspace.root / "jobs" / f".status.json.{os.getpid()}.tmp", workspace.root / "storage-0.tmp"]
+    needed.append(workspace.root / "facviz.duckdb.tmp" / "inside")
+    for path in (left, *needed):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with workspace.lock():
+        assert not left.exists()
+        assert [path.exists() for path in needed] == [True] * 3
+
+
 def test_reading_needs_no_lock(workspace, run_python):
     with workspace.lock():
         read = "import sys, facviz; print(facviz.open_workspace(sys.argv[1]).coverage().num_rows)"

@@ -1,0 +1,375 @@
+"""The dashboard's own DuckDB file: every table, kept up with the shards and events that are the truth.
+
+One process opens it and hands out a cursor per call. New shards are taken in once each, by their place in the manifest;
+shards of a replaced result leave. The file can be deleted at any time and is made again from shards and events.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from facviz.errors import InputError, WorkspaceError
+from facviz.files import disk_errors
+from facviz.store.events import (
+    UNDO,
+    Target,
+    active_events,
+    append_event,
+    decide,
+    decisions,
+    last_undo,
+    new_event,
+    read_events,
+)
+from facviz.store.manifest import Shard
+from facviz.store.queries import DERIVED_VIEWS, Queries
+from facviz.store.reader import SETTINGS, create_event_tables, event_rows, parquet_source, shard_errors
+from facviz.store.schema import DECISION_SCHEMA, SCHEMA_VERSION, TABLES
+from facviz.store.workspace import Workspace
+
+DATABASE_FILE = "facviz.duckdb"
+STORAGE_VERSION = "v1.5.0"
+"""Written so that both supported major versions of DuckDB open the file."""
+_ORDER = {
+    "doc_activation": "ORDER BY sae_id, dataset_id, feature_id, max_act DESC",
+    "span": "ORDER BY feature_id, rank",
+}
+
+
+class Database(Queries):
+    """The open file of one workspace; safe to share between threads, refused to a second process.
+
+    `epoch` grows with every change of content; `damaged` says in sentences which shards could not be taken in.
+    """
+
+    def __init__(self, workspace: Workspace, path: Path | None = None) -> None:
+        self.workspace = workspace
+        self.path = path or workspace.root / DATABASE_FILE
+        self._shown = workspace.root / DATABASE_FILE  # a rebuild writes elsewhere, but that is no user's concern
+        self._writing = threading.RLock()
+        self._seen: tuple[object, ...] = ()
+        self.epoch = 0
+        self.damaged: list[str] = []
+        self._connection = self._open()
+        self._inode = self.path.stat().st_ino
+
+    def is_current(self) -> bool:
+        """Whether the open file is still the one at its path; False after it was deleted or replaced."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the file."""
+        self._connection.close()
+
+    def sync(self) -> bool:
+        """Take in what stages and other tools wrote since the last call; whether anything changed.
+
+        Cheap when nothing did: it only looks at the sizes of the manifest and of the event files.
+        """
+        seen = _state_of(self.workspace)
+        if seen == self._seen:
+            return False
+        with self._writing, self._transaction() as cursor:
+            changed, self.damaged = _take_in_shards(cursor, self.workspace)
+            changed |= _take_in_events(cursor, self.workspace)
+        self._seen = seen
+        self.epoch += changed
+        return changed
+
+    def record(
+        self,
+        actor: str,
+        target: Target,
+        kind: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        seen: str | None = None,
+    ) -> dict[str, Any]:
+        """Append a decision, on disk before in the table; the event.
+
+        `seen` is the id of the last event that holds on this target as the person saw it, "" for none.
+
+        Raises:
+            InputError: the decision does not fit, or somebody decided on the same thing since it was read.
+        """
+        with self._writing:  # stamped inside, so that the order of stamps is the order in the log
+            return self._append(new_event(actor, target, kind, payload), target, seen)
+
+    def undo(self, actor: str, target: Target) -> dict[str, Any]:
+        """Void the last decision on a target that still holds; again, the one before it, to any depth.
+
+        Raises:
+            InputError: nothing is left to undo.
+        """
+        with self._writing:
+            held = active_events(self._events_of(target))
+            if not held:
+                raise InputError("There is nothing left to undo here.")
+            return self._append(new_event(actor, target, UNDO, undoes=held[-1]["event_id"]), target, None)
+
+    def redo(self, actor: str, target: Target) -> dict[str, Any]:
+        """Void the last undo on a target, when no other decision came after it.
+
+        Raises:
+            InputError: the last event is no undo.
+        """
+        with self._writing:
+            undone = last_undo(self._events_of(target))
+            if undone is None:
+                raise InputError("There is no undo to take back here.")
+            return self._append(new_event(actor, target, UNDO, undoes=undone["event_id"]), target, None)
+
+    def last_target(self, actor: str, kind: str) -> Target | None:
+        """What this person decided on last, among decisions that still hold."""
+        rows = self.select(
+            'SELECT * FROM decision WHERE kind = $kind AND author = $actor ORDER BY "at" DESC LIMIT 1',
+            kind=kind,
+            actor=actor,
+        ).to_pylist()
+        names = ("kind", "sae_id", "feature_id", "task", "candidate_id")
+        return Target(**{n: rows[0][n] for n in names}) if rows else None
+
+    def _append(self, event: dict[str, Any], target: Target, seen: str | None) -> dict[str, Any]:
+        with self._writing:
+            self.sync()
+            before = self._events_of(target)
+            held = active_events(before)
+            if seen is not None and seen != (held[-1]["event_id"] if held else ""):
+                raise InputError(
+                    f"{held[-1]['actor'] if held else 'Somebody'} changed this while you looked at it; "
+                    "look at the new state and decide again."
+                )
+            append_event(self.workspace.root / "events", event)
+            row = decide(target, [*before, event])
+            with self._transaction() as cursor:
+                _insert_events(cursor, [event])
+                _replace_decision(cursor, target, row)
+            self._seen = _state_of(self.workspace)
+            self.epoch += 1
+        return event
+
+    def _events_of(self, target: Target) -> list[dict[str, Any]]:
+        return [e for e in read_events(self.workspace.root / "events") if e["target"] == target.key]
+
+    def _answer(self, sql: str, parameters: dict[str, object]) -> Any:
+        with self._connection.cursor() as cursor, shard_errors():
+            return cursor.sql(sql, params=parameters).to_arrow_table()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._connection.cursor() as cursor, disk_or_shard_errors(self._shown):
+            cursor.execute("BEGIN")
+            try:
+                yield cursor
+            except BaseException:
+                with suppress(duckdb.Error):  # a full disk has already ended it
+                    cursor.execute("ROLLBACK")
+                raise
+            cursor.execute("COMMIT")
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        """Connect and make sure the tables are those of this version; anything else is made again."""
+        connection = _connect(self.path)
+        if connection is None or not _is_ours(connection):
+            if connection is not None:
+                connection.close()
+            for stale in (self.path, log_of(self.path)):
+                stale.unlink(missing_ok=True)
+            connection = _connect(self.path)
+            if connection is None:
+                raise WorkspaceError(f"{self.path} cannot be written; free space or make the folder writable.")
+            _create_tables(connection)
+        return connection
+
+
+def rebuild_database(workspace: Workspace) -> dict[str, int]:
+    """Write `facviz.duckdb` from scratch out of shards and events and swap it in; rows per table."""
+    target = workspace.root / DATABASE_FILE
+    temporary = target.with_suffix(f".{os.getpid()}.tmp")
+    _refuse_if_open(target)
+    try:
+        with disk_errors(target), Database(workspace, temporary) as database:
+            database.sync()
+            if database.damaged:
+                raise WorkspaceError(database.damaged[0])
+            with database._connection.cursor() as cursor:
+                counts = {name: _count(cursor, name) for name in (*TABLES, "review_event")}
+                cursor.execute("CHECKPOINT")
+        with disk_errors(target):
+            log_of(target).unlink(missing_ok=True)  # a killed dashboard's log must not be replayed on the new file
+            temporary.replace(target)
+    finally:
+        for stale in (temporary, log_of(temporary)):
+            stale.unlink(missing_ok=True)
+    return counts
+
+
+def log_of(path: Path) -> Path:
+    """DuckDB's write-ahead log of a file."""
+    return path.with_name(f"{path.name}.wal")
+
+
+@contextmanager
+def disk_or_shard_errors(path: Path) -> Iterator[None]:
+    """Says in one sentence that the file cannot be written or a shard not be read."""
+    try:
+        yield
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise WorkspaceError(f"Cannot write {path} ({reason}); free space, or mend the shard it names.") from error
+
+
+def _state_of(workspace: Workspace) -> tuple[object, ...]:
+    """Changes whenever a shard was listed or an event logged."""
+    files = [workspace.root / "tables" / "manifest.jsonl", *sorted((workspace.root / "events").glob("*.jsonl"))]
+    found = []
+    for path in files:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        found.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(found)
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection | None:
+    """A connection; None when the file is damaged or of a newer DuckDB, which a fresh one replaces."""
+    try:
+        if not path.exists():
+            _create_file(path)
+        return duckdb.connect(str(path), config=SETTINGS)
+    except duckdb.Error as error:
+        if "lock" in str(error).lower():
+            raise WorkspaceError(
+                f"{path} is open in another dashboard; use that one, or close it and load this page again."
+            ) from error
+        return None
+
+
+def _create_file(path: Path) -> None:
+    with duckdb.connect(":memory:", config=SETTINGS) as connection:
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS fresh (STORAGE_VERSION '{STORAGE_VERSION}')")
+        connection.execute("DETACH fresh")
+
+
+def _is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        [(version,)] = connection.execute("SELECT version FROM schema_version").fetchall()
+    except (duckdb.Error, ValueError):
+        return False
+    return bool(version == SCHEMA_VERSION)
+
+
+def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    for table, schema in TABLES.items():
+        connection.register("_rows", schema.empty_table())
+        connection.execute(f"CREATE TABLE shard_{table} AS SELECT *, 0::BIGINT AS shard_no FROM _rows")  # noqa: S608
+        connection.unregister("_rows")
+        connection.execute(f"CREATE VIEW {table} AS SELECT * EXCLUDE (shard_no) FROM shard_{table}")  # noqa: S608
+    create_event_tables(connection, [])
+    for name, sql in DERIVED_VIEWS.items():
+        connection.execute(f"CREATE VIEW {name} AS {sql}")
+    connection.execute("CREATE TABLE shard_taken (table_name VARCHAR, shard_no BIGINT)")
+    connection.execute("CREATE TABLE schema_version AS SELECT ?::INTEGER AS version", [SCHEMA_VERSION])
+
+
+def _take_in_shards(cursor: duckdb.DuckDBPyConnection, workspace: Workspace) -> tuple[bool, list[str]]:
+    live = {(s.table, s.number): s for s in workspace.manifest.live() if s.table in TABLES}
+    taken = set(cursor.execute("SELECT table_name, shard_no FROM shard_taken").fetchall())
+    for table, number in sorted(taken - live.keys()):
+        cursor.execute(f"DELETE FROM shard_{table} WHERE shard_no = ?", [number])  # noqa: S608
+        cursor.execute("DELETE FROM shard_taken WHERE table_name = ? AND shard_no = ?", [table, number])
+    new = sorted((s for key, s in live.items() if key not in taken), key=lambda s: s.number)
+    damage = {shard.number: _damage_of(shard.path) for shard in new}
+    for shard in new:
+        if not damage[shard.number]:
+            _take_in(cursor, shard)
+    return bool(new) or bool(taken - live.keys()), [sentence for sentence in damage.values() if sentence]
+
+
+def _damage_of(path: Path) -> str:
+    """Why a shard cannot be read, in one sentence; "" for a sound one."""
+    if not path.exists():
+        return f"The shard {path} is gone; restore it or run the stage that wrote it again."
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        return f"The shard {path} cannot be read ({reason}); delete it and run the stage that wrote it again."
+    return ""
+
+
+def _take_in(cursor: duckdb.DuckDBPyConnection, shard: Shard) -> None:
+    source = f"SELECT *, {shard.number} AS shard_no FROM {parquet_source([shard.path])} {_ORDER.get(shard.table, '')}"  # noqa: S608
+    cursor.execute(f"INSERT INTO shard_{shard.table} BY NAME {source}")
+    cursor.execute("INSERT INTO shard_taken VALUES (?, ?)", [shard.table, shard.number])
+
+
+def _take_in_events(cursor: duckdb.DuckDBPyConnection, workspace: Workspace) -> bool:
+    events = read_events(workspace.root / "events")
+    if len(events) == _count(cursor, "review_event"):
+        return False
+    cursor.execute("DELETE FROM review_event")
+    cursor.execute("DELETE FROM decision")
+    _insert_events(cursor, events)
+    _insert(cursor, "decision", pa.Table.from_pylist(decisions(events), schema=DECISION_SCHEMA))
+    return True
+
+
+def _insert_events(cursor: duckdb.DuckDBPyConnection, events: list[dict[str, Any]]) -> None:
+    _insert(cursor, "review_event", event_rows(events))
+
+
+def _replace_decision(cursor: duckdb.DuckDBPyConnection, target: Target, row: dict[str, Any] | None) -> None:
+    cursor.execute(
+        "DELETE FROM decision WHERE kind = ? AND sae_id = ? AND feature_id = ? AND task = ? AND candidate_id = ?",
+        [target.kind, target.sae_id, target.feature_id, target.task, target.candidate_id],
+    )
+    if row is not None:
+        _insert(cursor, "decision", pa.Table.from_pylist([row], schema=DECISION_SCHEMA))
+
+
+def _insert(cursor: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
+    cursor.register("_new_rows", rows)
+    cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM _new_rows")  # noqa: S608
+    cursor.unregister("_new_rows")
+
+
+def _count(cursor: duckdb.DuckDBPyConnection, table: str) -> int:
+    [(n_rows,)] = cursor.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608
+    return int(n_rows)
+
+
+def _refuse_if_open(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        duckdb.connect(str(path)).close()
+    except duckdb.Error as error:
+        if "could not set lock" in str(error).lower():
+            raise WorkspaceError(
+                f"{path} is open in another program; close the dashboard and run this again."
+            ) from error
+        # A damaged or newer file is exactly what a rebuild replaces.

@@ -1,0 +1,70 @@
+"""The inputs of a coverage question, read from the tables once: what commands measure and pages let people turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from facviz.config import CoverageConfig
+from facviz.coverage import thresholds, without_always_on
+from facviz.prompts import load_task
+from facviz.records import Relevance, Verdict
+from facviz.relevance import relevant_features
+from facviz.store.queries import Queries
+from facviz.store.schema import MODE
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Matrices of anchor and seed, thresholds, and the task's features with what says that they matter."""
+
+    anchor: sparse.csr_matrix
+    seed: sparse.csr_matrix
+    features: npt.NDArray[np.int64]
+    act_threshold: npt.NDArray[np.float64]
+    p95: npt.NDArray[np.float64]
+    anchor_tokens: npt.NDArray[np.int64]
+    seed_tokens: npt.NDArray[np.int64]
+    relevance_score: Mapping[int, float]
+    theme: Mapping[int, str]
+
+
+def read_gap(reader: Queries, sae_id: str, task: str, source: str, config: CoverageConfig) -> Gap:
+    """Everything a coverage question is computed from; a person's verdict wins over the source's."""
+    (d_sae,) = {row["d_sae"] for row in reader.rows("sae", sae_id=sae_id)}
+    ids = [reader.dataset(name)["dataset_id"] for name in (config.anchor, config.seed)]
+    matrices = [reader.activation_matrix(sae_id, i, MODE, d_sae) for i in ids]
+    tokens = [
+        reader.named("encoded_documents", sae_id=sae_id, dataset_id=i, mode=MODE)["n_content_tokens"].to_numpy()
+        for i in ids
+    ]
+    stats = reader.named("stats", sae_id=sae_id, dataset_id=ids[0], mode=MODE)
+    rows = reader.rows("relevance", task=load_task(task).name, sae_id=sae_id)
+    verdicts = [
+        Relevance(r["feature_id"], r["source"], Verdict(r["verdict"]), r["score"], r["rationale"]) for r in rows
+    ]
+    features = relevant_features(verdicts, config.level, source)
+    if not config.include_always_on:
+        features = without_always_on(features, stats["is_always_on"].to_numpy(zero_copy_only=False))
+    p95 = stats["p95_act"].to_numpy().astype(np.float64)
+    return Gap(
+        anchor=matrices[0],
+        seed=matrices[1],
+        features=np.asarray(features, np.int64),
+        act_threshold=np.asarray(thresholds(config.kind, config.threshold, p95), np.float64),
+        p95=p95,
+        anchor_tokens=tokens[0].astype(np.int64),
+        seed_tokens=tokens[1].astype(np.int64),
+        relevance_score={v.feature_id: v.score for v in verdicts if v.source == source},
+        theme={r["feature_id"]: r["theme"] for r in rows if r["theme"]},
+    )
+
+
+def human_verdicts(reader: Queries, sae_id: str, task: str) -> list[tuple[int, str]]:
+    """What people said of features of a task: part of what a coverage result follows from."""
+    rows = reader.rows("relevance", task=load_task(task).name, sae_id=sae_id)
+    return [(r["feature_id"], r["verdict"]) for r in rows if r["source"] == "human"]

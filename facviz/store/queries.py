@@ -1,0 +1,232 @@
+"""The named queries every reader of a workspace answers, whether from shards in memory or from the dashboard's file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from facviz.errors import InputError
+
+DERIVED_VIEWS = {
+    "current_explanation": """
+        SELECT coalesce(e.sae_id, d.sae_id) AS sae_id, coalesce(e.feature_id, d.feature_id) AS feature_id,
+            coalesce(e.version, 0) AS version, coalesce(d.text, e.text, '') AS text, coalesce(e.text, '') AS written,
+            CASE WHEN d.text IS NULL THEN e.author_kind ELSE 'human' END AS author_kind,
+            CASE WHEN d.text IS NULL THEN e.author ELSE d.author END AS author, coalesce(e.prompt, '') AS prompt,
+            CASE WHEN d.text IS NULL THEN e.outcome ELSE 'explained' END AS outcome,
+            CASE WHEN d.text IS NULL THEN coalesce(e.scores, '{}') ELSE '{}' END AS scores,
+            coalesce(d.status, 'unreviewed') AS status, d.reason, d.author AS reviewer, d."at" AS reviewed_at
+        FROM (SELECT * FROM explanation QUALIFY row_number() OVER
+            (PARTITION BY sae_id, feature_id ORDER BY version DESC) = 1) e
+        FULL JOIN (SELECT * FROM decision WHERE kind = 'explanation') d USING (sae_id, feature_id)""",
+    "current_relevance": """
+        SELECT task, sae_id, feature_id, source, verdict, score, rationale, author, coalesce(theme, '') AS theme
+        FROM relevance
+        UNION ALL SELECT d.task, d.sae_id, d.feature_id, 'human', d.verdict, 1.0, '', d.author, coalesce(m.theme, '')
+        FROM decision d LEFT JOIN (SELECT task, sae_id, feature_id, max(theme) AS theme FROM relevance
+            GROUP BY ALL) m USING (task, sae_id, feature_id) WHERE d.kind = 'relevance'""",
+    "current_candidate": """
+        SELECT c.*, coalesce(d.status, 'unreviewed') AS review, d.reason AS review_reason, d.author AS reviewer,
+            d."at" AS reviewed_at
+        FROM candidate c LEFT JOIN (SELECT * FROM decision WHERE kind = 'candidate') d USING (candidate_id)""",
+}
+"""Tables joined with what people decided: a person's words win over a machine's."""
+
+NAMED_QUERIES = {
+    "features": """
+        SELECT s.*, f.* EXCLUDE (sae_id, feature_id), e.text AS explanation, e.outcome AS explanation_outcome
+        FROM feature_stats s LEFT JOIN feature f USING (sae_id, feature_id)
+        LEFT JOIN current_explanation e USING (sae_id, feature_id)
+        WHERE $sae_id IS NULL OR s.sae_id = $sae_id ORDER BY s.sae_id, s.dataset_id, s.feature_id""",
+    "spans": """
+        SELECT * FROM span WHERE feature_id = $feature_id AND ($sae_id IS NULL OR sae_id = $sae_id)
+        ORDER BY sae_id, dataset_id, split, rank""",
+    "explanations": """
+        SELECT * FROM current_explanation WHERE $sae_id IS NULL OR sae_id = $sae_id ORDER BY sae_id, feature_id""",
+    "coverage": "SELECT * FROM coverage_run",
+    "samples": """
+        SELECT * FROM current_candidate WHERE accepted AND review <> 'rejected'
+        ORDER BY synth_id, feature_id, step, round, slot""",
+    "datasets": "SELECT * FROM dataset",
+    "documents": "SELECT * FROM document WHERE dataset_id = $dataset_id ORDER BY doc_no",
+    "stats": """
+        SELECT * FROM feature_stats WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
+        ORDER BY feature_id""",
+    "encoded_documents": """
+        SELECT doc_no, n_content_tokens, n_cut_tokens FROM encoded_document
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode ORDER BY doc_no""",
+    "doc_activations": """
+        SELECT feature_id, doc_no, max_act FROM doc_activation
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode""",
+    "doc_quantiles": """
+        SELECT feature_id, count(*) AS n_docs, max(max_act) AS max_act, quantile_cont(max_act, 0.95) AS p95_act
+        FROM doc_activation WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
+        GROUP BY feature_id ORDER BY feature_id""",
+    "dataset_spans": """
+        SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
+        ORDER BY feature_id, split, rank""",
+    "feature_directions": "SELECT * FROM feature WHERE sae_id = $sae_id ORDER BY feature_id",
+    "relevance": """
+        SELECT * FROM current_relevance WHERE task = $task AND sae_id = $sae_id ORDER BY feature_id, source""",
+    "relevance_tasks": "SELECT DISTINCT task, sae_id, source FROM relevance WHERE sae_id = $sae_id ORDER BY ALL",
+    "missing": """
+        SELECT * FROM missing_feature WHERE coverage_id = $coverage_id
+        ORDER BY relevance_score DESC, feature_id""",
+    "candidates": """
+        SELECT * FROM current_candidate WHERE synth_id = $synth_id ORDER BY feature_id, step DESC, round, slot""",
+    "pairs": "SELECT * FROM pair WHERE synth_id = $synth_id ORDER BY feature_id",
+    "synthesis_features": "SELECT * FROM synthesis_feature WHERE synth_id = $synth_id ORDER BY feature_id",
+    "syntheses": """
+        SELECT synth_id, any_value(coverage_id) AS coverage_id, count(*) AS n_attempted,
+            count(*) FILTER (state = 'filled') AS n_filled, sum(n_candidates) AS n_candidates,
+            sum(n_accepted) AS n_accepted
+        FROM synthesis_feature GROUP BY synth_id ORDER BY synth_id""",
+    "measured_datasets": """
+        SELECT d.name, d.role, count(*) AS n_encoded, sum(e.n_content_tokens)::BIGINT AS n_tokens
+        FROM encoded_document e JOIN dataset d USING (dataset_id)
+        WHERE e.sae_id = $sae_id AND e.mode = $mode GROUP BY d.name, d.role ORDER BY d.name""",
+    "explanations_of": """
+        SELECT feature_id, text, outcome, status FROM current_explanation
+        WHERE sae_id = $sae_id AND list_contains($ids, feature_id) ORDER BY feature_id""",
+    "strongest_spans": """
+        SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND list_contains($ids, feature_id)
+        QUALIFY row_number() OVER (PARTITION BY feature_id ORDER BY act DESC, split, rank) = 1 ORDER BY feature_id""",
+    "attempts": """
+        SELECT c.feature_id, max(c.act) FILTER (c.accepted AND c.review <> 'rejected') AS best_act
+        FROM current_candidate c JOIN (SELECT DISTINCT synth_id, coverage_id FROM synthesis_feature) s USING (synth_id)
+        JOIN coverage_run r USING (coverage_id)
+        WHERE r.sae_id = $sae_id AND r.task = $task AND r.anchor = $anchor AND r.seed = $seed
+        GROUP BY c.feature_id ORDER BY c.feature_id""",
+    "synthesis_states": """
+        SELECT synth_id, feature_id, state, n_candidates, n_accepted FROM synthesis_feature
+        WHERE coverage_id = $coverage_id ORDER BY synth_id, feature_id""",
+    "candidate_counts": """
+        SELECT synth_id, feature_id, step, accepted, coalesce(reject_reason, '') AS reason, review, count(*) AS n
+        FROM current_candidate
+        WHERE synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
+        GROUP BY ALL ORDER BY ALL""",
+    "candidate_page": """
+        SELECT * FROM current_candidate
+        WHERE synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
+            AND ($accepted IS NULL OR accepted = $accepted) AND ($review IS NULL OR review = $review)
+            AND ($step IS NULL OR step = $step) AND ($reason IS NULL OR coalesce(reject_reason, '') = $reason)
+        ORDER BY synth_id, feature_id, step DESC, round, slot LIMIT $n OFFSET $offset""",
+    "pair_texts": """
+        SELECT p.state, p.margin, s.text AS strong_text, s.act AS strong_act, w.text AS weak_text, w.act AS weak_act
+        FROM pair p LEFT JOIN candidate s ON s.candidate_id = p.strong_id
+        LEFT JOIN candidate w ON w.candidate_id = p.weak_id
+        WHERE p.synth_id = $synth_id AND p.feature_id = $feature_id""",
+    "saes": "SELECT * FROM sae",
+    "sae": "SELECT * FROM sae WHERE sae_id = $sae_id",
+    "encoded_datasets": """
+        SELECT sae_id, dataset_id, count(*) AS n_features, count(*) FILTER (NOT is_dead) AS n_active,
+            count(*) FILTER (is_always_on) AS n_always_on
+        FROM feature_stats WHERE mode = $mode GROUP BY ALL ORDER BY ALL""",
+    "label_counts": """
+        SELECT label, count(*) AS n_docs FROM document WHERE dataset_id = $dataset_id
+        GROUP BY label ORDER BY n_docs DESC, label""",
+    "length_counts": """
+        SELECT n_content_tokens, count(*) AS n_docs FROM document WHERE dataset_id = $dataset_id
+        GROUP BY n_content_tokens ORDER BY n_content_tokens""",
+    "document_matches": """
+        SELECT dataset_id, count(*) AS n_docs FROM document WHERE dataset_id = $dataset_id
+            AND ($label IS NULL OR coalesce(label, '') = $label)
+            AND ($search IS NULL OR contains(lower(text), lower($search::VARCHAR)))
+        GROUP BY dataset_id""",
+    "document_page": """
+        SELECT doc_no, label, n_content_tokens, len(messages) AS n_messages, length(text) AS n_chars,
+            [{'role': m.role, 'content': left(m.content, 1500)} FOR m IN messages[:8]] AS messages
+        FROM document WHERE dataset_id = $dataset_id AND ($label IS NULL OR coalesce(label, '') = $label)
+            AND ($search IS NULL OR contains(lower(text), lower($search::VARCHAR)))
+        ORDER BY doc_no LIMIT $n OFFSET $offset""",
+    "explanation_states": """
+        SELECT status, outcome, count(*) AS n FROM current_explanation WHERE sae_id = $sae_id GROUP BY ALL
+        ORDER BY ALL""",
+    "relevance_counts": """
+        SELECT task, source, verdict, count(*) AS n FROM current_relevance WHERE sae_id = $sae_id GROUP BY ALL
+        ORDER BY ALL""",
+    "sample_states": """
+        SELECT synth_id, review, count(*) AS n FROM current_candidate WHERE accepted AND synth_id = $synth_id
+        GROUP BY ALL ORDER BY ALL""",
+    "events_of": 'SELECT * FROM review_event WHERE target = $target ORDER BY "at"',
+    "recent_events": 'SELECT * FROM review_event ORDER BY "at" DESC LIMIT $n',
+    "decisions": 'SELECT * FROM decision WHERE kind = $kind AND ($sae_id IS NULL OR sae_id = $sae_id) ORDER BY "at"',
+    "feature_stats_of": """
+        SELECT s.*, d.name, d.role, d.n_docs AS n_all_docs FROM feature_stats s JOIN dataset d USING (dataset_id)
+        WHERE s.sae_id = $sae_id AND s.mode = $mode AND s.feature_id = $feature_id ORDER BY d.role, d.name""",
+    "live_features": """
+        SELECT feature_id FROM feature_stats
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode AND NOT is_dead ORDER BY feature_id""",
+    "feature_direction": "SELECT * FROM feature WHERE sae_id = $sae_id AND feature_id = $feature_id",
+    "feature_explanation": """
+        SELECT * FROM current_explanation WHERE sae_id = $sae_id AND feature_id = $feature_id""",
+    "explanations_of": """
+        SELECT feature_id, text, status FROM current_explanation
+        WHERE sae_id = $sae_id AND list_contains($ids, feature_id) ORDER BY feature_id""",
+    "explanation_texts": """
+        SELECT feature_id, text FROM current_explanation WHERE sae_id = $sae_id AND text <> '' ORDER BY feature_id""",
+    "feature_doc_maxima": """
+        SELECT max_act FROM doc_activation
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode AND feature_id = $feature_id""",
+    "feature_spans": """
+        SELECT s.split, s.rank, s.doc_no, s.tokens, s.acts, s.act, s.peak_token - s.start_token AS peak, d.label,
+            substring(d.text, greatest(s.start_char - 2000, 1), least(s.start_char, 2001)) AS text_before,
+            substring(d.text, s.end_char + 1, 2001) AS text_after
+        FROM span s LEFT JOIN document d USING (dataset_id, doc_no)
+        WHERE s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.feature_id = $feature_id AND s.rank < $n
+        ORDER BY s.split, s.rank""",
+    "feature_relevance": """
+        SELECT * FROM current_relevance WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY task, source""",
+    "feature_decisions": "SELECT * FROM decision WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY ALL",
+    "feature_candidates": """
+        SELECT c.* FROM current_candidate c WHERE c.feature_id = $feature_id AND EXISTS (
+            SELECT 1 FROM synthesis_feature f JOIN coverage_run r USING (coverage_id)
+            WHERE f.synth_id = c.synth_id AND r.sae_id = $sae_id)
+        ORDER BY c.accepted DESC, c.act DESC, c.candidate_id""",
+    "events_by": """
+        SELECT e.*, d.event_id IS NOT NULL AS is_latest FROM review_event e LEFT JOIN decision d USING (event_id)
+        WHERE e.actor = $actor AND e.kind <> 'undo' ORDER BY e."at" DESC LIMIT $n""",
+}
+
+
+class Queries(ABC):
+    """Answers named queries with drained results; a subclass says from which connection."""
+
+    @abstractmethod
+    def _answer(self, sql: str, parameters: dict[str, object]) -> Any:
+        """Run one statement and return its rows as an Arrow table."""
+
+    def named(self, query: str, **parameters: object) -> Any:
+        """Result of a named query as an Arrow table."""
+        return self.select(NAMED_QUERIES[query], **parameters)
+
+    def select(self, sql: str, **parameters: object) -> Any:
+        """Result of a statement written inside `facviz.store`; values only ever travel as parameters."""
+        return self._answer(sql, {k: v for k, v in parameters.items() if f"${k}" in sql})
+
+    def rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
+        """Result of a named query as dictionaries."""
+        return list(self.named(query, **parameters).to_pylist())
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """The dataset row of this name; InputError names the known ones."""
+        rows = self.rows("datasets")
+        for row in rows:
+            if row["name"] == name:
+                return row
+        known = ", ".join(r["name"] for r in rows) or "none yet"
+        raise InputError(
+            f"There is no dataset {name!r} in this workspace (known: {known}); add it with `facviz data add`."
+        )
+
+    def activation_matrix(self, sae_id: str, dataset_id: str, mode: str, d_sae: int) -> sparse.csr_matrix:
+        """`g_i(x)` of a dataset, documents × features."""
+        encoded = self.named("encoded_documents", sae_id=sae_id, dataset_id=dataset_id, mode=mode)
+        rows = self.named("doc_activations", sae_id=sae_id, dataset_id=dataset_id, mode=mode)
+        coordinates = (rows["doc_no"].to_numpy(), rows["feature_id"].to_numpy())
+        shape = (encoded.num_rows, d_sae)
+        matrix = sparse.coo_matrix((rows["max_act"].to_numpy(), coordinates), shape=shape, dtype=np.float32)
+        return matrix.tocsr()
