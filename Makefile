@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKSPACE ?= $(CURDIR)/workspace-small
+WORKSPACE ?=
+PORT ?= 8501
 
 .PHONY: help setup run check test bench clean
 
@@ -16,11 +17,11 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+# The dashboard on the demo, or on WORKSPACE=folder. The model is fetched here so that every page can run its stage; without
+# a network the pages still open.
 run: setup
-	$(BIN)/python -m facviz run docs/examples/small.toml --workspace $(WORKSPACE)
-	mkdir -p $(WORKSPACE)/exports
-	$(BIN)/python -m facviz export report --workspace $(WORKSPACE) --out $(WORKSPACE)/exports/report.md
-	$(BIN)/python -m facviz export samples --workspace $(WORKSPACE) --out $(WORKSPACE)/exports/samples.jsonl
+	-$(BIN)/python -c "from facviz.backbone import load_tokenizer; load_tokenizer()"
+	$(BIN)/python -m facviz app --port $(PORT) $(if $(WORKSPACE),--workspace $(WORKSPACE))
 
 check: setup
 	$(BIN)/ruff check .
@@ -35,4 +36,4 @@ bench: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) workspace-small .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

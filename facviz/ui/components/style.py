@@ -1,0 +1,34 @@
+"""The few style rules Streamlit's theme cannot express; colours come from the palette."""
+
+from __future__ import annotations
+
+from facviz.views.palette import Mode, palette
+
+_CSS = """
+.block-container{{max-width:1240px}}
+.fv-wide .block-container{{max-width:none}}
+[data-testid="stMetric"]{{border-left:2px solid {hairline};padding-left:14px}}
+[data-testid="stMetricLabel"] p{{color:{muted};font-size:.85rem}}
+[data-testid="stMetricValue"]{{font-variant-numeric:tabular-nums;font-weight:600}}
+.st-key-fv_failure{{border-left:3px solid {missing}}}
+.fv-big{{font-size:3.4rem;line-height:1.05;font-weight:650;font-variant-numeric:tabular-nums;color:{ink}}}
+.fv-big small{{font-size:1.1rem;font-weight:400;color:{muted};margin-left:.5rem}}
+.fv-say{{font-size:1.15rem;line-height:1.5;color:{ink};max-width:62ch}}
+.fv-explanation{{font-size:1.5rem;line-height:1.35;font-weight:600;color:{ink};overflow-wrap:anywhere}}
+.fv-quiet{{color:{muted};font-size:.85rem}}
+.fv-missing{{color:{missing}}} .fv-filled{{color:{filled}}} .fv-covered{{color:{covered}}}
+"""
+
+
+def page_style(mode: Mode) -> str:
+    """One `<style>` block for the whole app; its classes all begin with `fv-`."""
+    colours = palette(mode)
+    css = _CSS.format(
+        hairline=colours.hairline,
+        muted=colours.muted,
+        ink=colours.ink,
+        missing=colours.missing,
+        filled=colours.filled,
+        covered=colours.covered,
+    )
+    return f"<style>{css}</style>"

@@ -1,0 +1,133 @@
+"""What sessions share: open databases, coverage inputs, and models that load in the background, never at page load."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from facviz.config import CoverageConfig
+from facviz.coverage import Kind
+from facviz.store.database import Database
+from facviz.store.gap import Gap, read_gap
+from facviz.store.workspace import open_workspace
+from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
+
+if TYPE_CHECKING:
+    from facviz.activations import SaeEncoder
+    from facviz.embeddings import SentenceTransformerEmbedder
+
+
+def open_database(root: Path) -> Database:
+    """The workspace's database, with everything that was written until now."""
+    database = _database(str(root))
+    database.sync()
+    return database
+
+
+@st.cache_resource(
+    show_spinner=False,
+    max_entries=4,
+    validate=lambda database: database.is_current(),
+    on_release=lambda database: database.close(),
+)
+def _database(root: str) -> Database:
+    return Database(open_workspace(root))
+
+
+def gap(database: Database, sae_id: str, task: str, source: str, config: CoverageConfig) -> Gap:
+    """Inputs of a coverage question, read once per state of the workspace."""
+    return _gap(str(database.workspace.root), database.epoch, sae_id, task, source, config, _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=6)
+def _gap(
+    root: str, epoch: int, sae_id: str, task: str, source: str, config: CoverageConfig, *, _database: Database
+) -> Gap:
+    del root, epoch  # part of the key only
+    return read_gap(_database, sae_id, task, source, config)
+
+
+def lens(database: Database, question: Question) -> tuple[Gap, Lens]:
+    """A coverage question's inputs, and what of them does not depend on δ."""
+    inputs = gap(database, question.sae_id, question.task, question.source, question.config)
+    return inputs, _lens(str(database.workspace.root), database.epoch, question, _gap=inputs)
+
+
+def live_coverage(database: Database, question: Question, kind: Kind, threshold: float) -> Live:
+    """Coverage at one δ; turning back to a δ costs nothing."""
+    _, prepared = lens(database, question)
+    return _live(str(database.workspace.root), database.epoch, question, kind, threshold, _lens=prepared)
+
+
+@st.cache_resource(show_spinner=False, max_entries=6)
+def _lens(root: str, epoch: int, question: Question, *, _gap: Gap) -> Lens:
+    del root, epoch, question  # part of the key only
+    return make_lens(_gap)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _live(root: str, epoch: int, question: Question, kind: Kind, threshold: float, *, _lens: Lens) -> Live:
+    del root, epoch, question  # part of the key only
+    return measure_live(_lens, kind, threshold)
+
+
+@st.cache_resource(show_spinner=False)
+def _background() -> ThreadPoolExecutor:
+    """One thread loads and runs models, so that two sessions never run one model at the same time."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="facviz-models")
+
+
+@st.cache_resource(show_spinner=False)
+def embedder() -> Future[SentenceTransformerEmbedder]:
+    """The sentence embedder, loading since the first call."""
+    return _background().submit(_load_embedder)
+
+
+def _load_embedder() -> SentenceTransformerEmbedder:
+    from facviz.embeddings import SentenceTransformerEmbedder
+
+    loaded = SentenceTransformerEmbedder()
+    loaded.embed(["warm up"])
+    return loaded
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
+def encoder(root: str, sae_id: str) -> Future[SaeEncoder]:
+    """The encoder of an SAE of a workspace on its own backbone, loading since the first call."""
+    return _background().submit(_load_encoder, Path(root), sae_id)
+
+
+def _load_encoder(root: Path, sae_id: str) -> SaeEncoder:
+    from facviz.pipeline.sae import open_encoder
+
+    return open_encoder(open_workspace(root), sae_id)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def encoded_text(root: str, sae_id: str, text: str) -> Future[Any]:
+    """Feature activations of one text alone, as `views.text` shows them; computed in the background."""
+    from facviz.views.text import encode_text
+
+    return _background().submit(lambda: encode_text(encoder(root, sae_id).result(), text))
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def embedded_explanations(root: str, sae_id: str, texts: tuple[str, ...]) -> Future[Any]:
+    """Unit vectors of these explanations, [n, d]; computed in the background."""
+    del root, sae_id  # part of the key only
+    return _background().submit(lambda: embedder().result().embed(texts))
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def embedded_query(text: str) -> Future[Any]:
+    """Unit vector of a search text, [1, d]."""
+    return _background().submit(lambda: embedder().result().embed([text]))
+
+
+def text_key(*parts: object) -> str:
+    """A short widget key for arbitrary values."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -1,0 +1,86 @@
+"""What a browser session remembers and what its address says, typed; the only place that knows their keys."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+
+import streamlit as st
+
+from facviz.files import user_path
+from facviz.pipeline.demo import install_demo
+from facviz.views.palette import Mode
+
+_WORKSPACE, _REVIEWER, _BLUR = "fv_workspace", "fv_reviewer", "fv_blur"
+
+
+def workspace_root() -> Path:
+    """The session's workspace: chosen in the sidebar, else FACVIZ_WORKSPACE, else the demo."""
+    chosen = st.session_state.get(_WORKSPACE)
+    return Path(chosen) if chosen else first_workspace()
+
+
+def first_workspace() -> Path:
+    """Where the dashboard was started; the demo is installed when nothing else was named."""
+    named = os.environ.get("FACVIZ_WORKSPACE")
+    return user_path(named) if named else install_demo()
+
+
+def choose_workspace(root: Path) -> None:
+    """Show another workspace from the next rerun on; what the address says of the old one goes."""
+    st.session_state[_WORKSPACE] = str(root)
+    st.query_params.clear()
+
+
+def mode() -> Mode:
+    """Whether the browser shows the light or the dark theme."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def reviewer() -> str:
+    """Whose name decisions carry: as typed in the sidebar, else the login name."""
+    return str(st.session_state.get(_REVIEWER) or login_name())
+
+
+def login_name() -> str:
+    """The name of whoever started the dashboard."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no entry for this user, as in some containers
+        return "reviewer"
+
+
+def is_blurred() -> bool:
+    """Whether this reader asked for texts to be blurred until pointed at."""
+    return bool(st.session_state.get(_BLUR, False))
+
+
+def reviewer_key() -> str:
+    """Widget key of the reviewer's name."""
+    return _REVIEWER
+
+
+def blur_key() -> str:
+    """Widget key of the blur switch."""
+    return _BLUR
+
+
+def query_int(name: str) -> int | None:
+    """A whole number from the address; None when it is absent or no number."""
+    raw = st.query_params.get(name, "")
+    return int(raw) if raw.isdigit() and len(raw) < 10 else None
+
+
+def query_text(name: str) -> str:
+    """A text from the address, "" when absent, bounded."""
+    return str(st.query_params.get(name, ""))[:200]
+
+
+def set_query(**values: object) -> None:
+    """Write values into the address; None removes one."""
+    for name, value in values.items():
+        if value is None:
+            st.query_params.pop(name, None)
+        elif st.query_params.get(name) != str(value):
+            st.query_params[name] = str(value)

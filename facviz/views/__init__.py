@@ -1,0 +1,1 @@
+"""Pure view-models: colours, formatted numbers, escaped span HTML, Plotly figures. No Streamlit, SQL or torch."""

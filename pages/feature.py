@@ -1,0 +1,6 @@
+"""The feature page."""
+
+from facviz.ui.frame import page
+
+with page("feature") as here:
+    pass
