@@ -18,6 +18,6 @@ with page("data") as here:
             "Add two below: an anchor set that stands for the whole task, and the seed set whose gaps you want to see.",
         )
     is_busy = watch(here.root, "data")
+    import_form(here, [row.name for row in datasets.rows], is_busy=is_busy)
     if chosen is not None:
         detail(here, chosen)
-    import_form(here, [row.name for row in datasets.rows], is_busy=is_busy)

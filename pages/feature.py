@@ -1,6 +1,52 @@
-"""The feature page."""
+"""The feature page: what one feature responds to, with the evidence, the history and a box to try a text."""
 
-from facviz.ui.frame import page
+import streamlit as st
+
+from facviz.ui import state
+from facviz.ui.components.decisions import Desk, show_actions, show_said
+from facviz.ui.components.feature import (
+    show_evidence,
+    show_histogram,
+    show_history,
+    show_moves,
+    show_numbers,
+    show_side,
+    show_tested,
+    test_box,
+)
+from facviz.ui.frame import empty, page
+from facviz.views.feature import first_feature, read_feature
+from facviz.views.scope import look
 
 with page("feature") as here:
-    pass
+    looked = look(
+        here.database,
+        here.database.workspace.manifest,
+        sae=state.query_text("sae"),
+        dataset=state.query_text("dataset"),
+        task=state.query_text("task"),
+    )
+    feature_id = state.query_int("feature")
+    if looked is not None and feature_id is None:
+        feature_id = first_feature(here.database, looked)
+    if looked is None or feature_id is None:
+        why = "No SAE has read a data set yet; the SAE page trains or loads one and lets it read."
+        empty("One feature, where it fires and what it seems to mean", why, page="sae", button="Get an SAE")
+    else:
+        view = read_feature(here.database, looked, feature_id)
+        desk = Desk(here, looked.sae_id, feature_id, view.said)
+        show_moves(here, looked, view)
+        show_said(desk, state=view.state, marks=tuple(view.marks), theme=view.theme)
+        show_actions(desk)
+        show_numbers(view)
+        left, right = st.columns([5, 3], gap="large")
+        with left:
+            show_evidence(here, looked, view)
+            tested = test_box(here, looked, view)
+            if tested is not None:
+                show_tested(here, looked, tested)
+        with right:
+            show_histogram(here, looked, view, tested)
+            show_side(here, looked, view)
+        with st.expander("History of the explanation", key="fv_feature_history"):
+            show_history(here, looked, feature_id)

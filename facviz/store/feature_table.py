@@ -34,11 +34,13 @@ SORTS = {
 """Name of a sort → the expression it orders by; unknown values come last in both directions."""
 
 QUEUES = {
-    "gap": "state_rank DESC, n_anchor_docs DESC NULLS LAST, verdict_rank DESC NULLS LAST, density DESC, feature_id",
+    "gap": "greatest(state_rank, 1) DESC, n_anchor_docs DESC NULLS LAST, machine_rank DESC, density DESC, feature_id",
     "score": "score ASC NULLS LAST, feature_id",
     "density": "density DESC, feature_id",
 }
-"""Name of a review order → what it orders by: effect on coverage, weakest explanation, most frequent feature."""
+"""Name of a review order → what it orders by: effect on coverage, weakest explanation, most frequent feature.
+
+Nothing in them follows from a person's decision, so that deciding on a feature never moves it."""
 
 _TABLE = """
 run AS (
@@ -57,7 +59,8 @@ tried AS (
         bool_or(state IN ('exhausted', 'refused')) AS is_exhausted
     FROM synthesis_feature WHERE coverage_id = $coverage_id GROUP BY feature_id),
 judged AS (
-    SELECT feature_id, arg_min(verdict, place) AS verdict, min(place) = 0 AS is_judged_by_person, max(theme) AS theme
+    SELECT feature_id, arg_min(verdict, place) AS verdict, min(place) = 0 AS is_judged_by_person, max(theme) AS theme,
+        bool_or(verdict <> 'no') FILTER (source <> 'human') AS is_relevant
     FROM (SELECT *, CASE source WHEN 'human' THEN 0 WHEN $source THEN 1 ELSE 2 END AS place
         FROM current_relevance WHERE sae_id = $sae_id AND task = $task)
     GROUP BY feature_id),
@@ -68,7 +71,7 @@ joined AS (
         coalesce(e.author_kind, '') AS author_kind, CAST(e.scores ->> '$.embedding_auroc' AS DOUBLE) AS score,
         j.verdict, coalesce(j.is_judged_by_person, false) AS is_judged_by_person, nullif(j.theme, '') AS theme,
         CASE j.verdict WHEN 'yes' THEN 3 WHEN 'probably' THEN 2 WHEN 'maybe' THEN 1 WHEN 'no' THEN 0 END
-            AS verdict_rank, m.n_anchor_docs,
+            AS verdict_rank, m.n_anchor_docs, coalesce(j.is_relevant, false) AS machine_rank,
         CASE WHEN m.feature_id IS NULL THEN
                 CASE WHEN r.in_both AND verdict_rank >= (SELECT lowest_rank FROM run) THEN 'covered' ELSE '' END
             WHEN y.is_filled THEN 'filled' WHEN y.is_exhausted THEN 'exhausted' ELSE 'missing' END AS state

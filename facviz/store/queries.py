@@ -90,9 +90,13 @@ NAMED_QUERIES = {
         WHERE e.sae_id = $sae_id AND e.mode = $mode GROUP BY d.name, d.role ORDER BY d.name""",
     "explanations_of": """
         SELECT feature_id, text, outcome, status FROM current_explanation
-        WHERE sae_id = $sae_id AND list_contains($ids, feature_id) ORDER BY feature_id""",
+        WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id""",
+    "themes_of": """
+        SELECT feature_id, max(theme) AS theme FROM relevance WHERE sae_id = $sae_id AND task = $task AND theme <> ''
+            AND feature_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY feature_id ORDER BY feature_id""",
     "strongest_spans": """
-        SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND list_contains($ids, feature_id)
+        SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
+            AND feature_id IN (SELECT unnest($ids::INTEGER[]))
         QUALIFY row_number() OVER (PARTITION BY feature_id ORDER BY act DESC, split, rank) = 1 ORDER BY feature_id""",
     "attempts": """
         SELECT c.feature_id, max(c.act) FILTER (c.accepted AND c.review <> 'rejected') AS best_act
@@ -112,7 +116,8 @@ NAMED_QUERIES = {
         SELECT * FROM current_candidate
         WHERE synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
             AND ($accepted IS NULL OR accepted = $accepted) AND ($review IS NULL OR review = $review)
-            AND ($step IS NULL OR step = $step) AND ($reason IS NULL OR coalesce(reject_reason, '') = $reason)
+            AND ($reason IS NULL OR coalesce(reject_reason, '') = $reason)
+            AND ($feature_id IS NULL OR feature_id = $feature_id)
         ORDER BY synth_id, feature_id, step DESC, round, slot LIMIT $n OFFSET $offset""",
     "pair_texts": """
         SELECT p.state, p.margin, s.text AS strong_text, s.act AS strong_act, w.text AS weak_text, w.act AS weak_act
@@ -163,9 +168,6 @@ NAMED_QUERIES = {
     "feature_direction": "SELECT * FROM feature WHERE sae_id = $sae_id AND feature_id = $feature_id",
     "feature_explanation": """
         SELECT * FROM current_explanation WHERE sae_id = $sae_id AND feature_id = $feature_id""",
-    "explanations_of": """
-        SELECT feature_id, text, status FROM current_explanation
-        WHERE sae_id = $sae_id AND list_contains($ids, feature_id) ORDER BY feature_id""",
     "explanation_texts": """
         SELECT feature_id, text FROM current_explanation WHERE sae_id = $sae_id AND text <> '' ORDER BY feature_id""",
     "feature_doc_maxima": """

@@ -13,7 +13,7 @@ EXPORTED = (
 
 
 def sample_lines(samples: Iterable[Mapping[str, Any]], *, only_approved: bool = False) -> list[str]:
-    """JSON lines of accepted samples nobody rejected, or only of those a person approved; the text that was verified."""
+    """JSON lines of accepted samples nobody rejected, or only of approved ones; exactly the text that was verified."""
     lines = []
     for sample in samples:
         if not sample["accepted"]:

@@ -97,8 +97,8 @@ def open_browser(*, mode: Literal["light", "dark"] = "light", width: int = 1280,
 def settle(page: Any, seconds: float = 30) -> None:
     """Wait until the page's script has ended and its charts are drawn."""
     page.wait_for_selector("h1", timeout=seconds * 1000)
-    for busy in ("stStatusWidget", "stSkeleton"):
-        page.wait_for_function(f"!document.querySelector('[data-testid={busy}]')", timeout=seconds * 1000)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=seconds * 1000)
+    page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')", timeout=seconds * 1000)
     page.wait_for_timeout(400)
 
 

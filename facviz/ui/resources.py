@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
 from facviz.config import CoverageConfig
@@ -112,20 +113,42 @@ def encoded_text(root: str, sae_id: str, text: str) -> Future[Any]:
     """Feature activations of one text alone, as `views.text` shows them; computed in the background."""
     from facviz.views.text import encode_text
 
-    return _background().submit(lambda: encode_text(encoder(root, sae_id).result(), text))
+    loaded = encoder(root, sae_id)  # queued before what waits for it: there is one thread
+    return _background().submit(lambda: encode_text(loaded.result(), text))
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
-def embedded_explanations(root: str, sae_id: str, texts: tuple[str, ...]) -> Future[Any]:
-    """Unit vectors of these explanations, [n, d]; computed in the background."""
-    del root, sae_id  # part of the key only
-    return _background().submit(lambda: embedder().result().embed(texts))
+def explanation_vectors(database: Database, sae_id: str) -> Future[Any]:
+    """Feature ids and unit vectors [n, d] of all explanations of an SAE, embedded in the background."""
+    return _explanation_vectors(str(database.workspace.root), database.epoch, sae_id, _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _explanation_vectors(root: str, epoch: int, sae_id: str, *, _database: Database) -> Future[Any]:
+    del root, epoch  # part of the key only
+    found = _database.named("explanation_texts", sae_id=sae_id)
+    ids, texts = found["feature_id"].to_numpy(), found["text"].to_pylist()
+    return _background().submit(_embed_once, ids, texts, embedder(), _known_vectors())
+
+
+@st.cache_resource(show_spinner=False)
+def _known_vectors() -> dict[str, Any]:
+    """Vectors by text: after an edit only the new words are embedded. Only the background thread touches it."""
+    return {}
+
+
+def _embed_once(
+    feature_ids: Any, texts: list[str], loaded: Future[SentenceTransformerEmbedder], known: dict[str, Any]
+) -> tuple[Any, Any]:
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    known.update(zip(new, loaded.result().embed(new)))
+    return feature_ids, np.stack([known[text] for text in texts]) if texts else np.empty((0, 1), np.float32)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def embedded_query(text: str) -> Future[Any]:
     """Unit vector of a search text, [1, d]."""
-    return _background().submit(lambda: embedder().result().embed([text]))
+    loaded = embedder()  # queued before what waits for it: there is one thread
+    return _background().submit(lambda: loaded.result().embed([text]))
 
 
 def text_key(*parts: object) -> str:

@@ -72,9 +72,15 @@ def query_int(name: str) -> int | None:
     return int(raw) if raw.isdigit() and len(raw) < 10 else None
 
 
-def query_text(name: str) -> str:
-    """A text from the address, "" when absent, bounded."""
-    return str(st.query_params.get(name, ""))[:200]
+def query_text(name: str, n: int = 200) -> str:
+    """A text from the address, "" when absent, at most `n` characters."""
+    return str(st.query_params.get(name, ""))[:n]
+
+
+def query_ids(name: str) -> list[int]:
+    """Up to 500 feature ids from the address, written `12,40`; what is no id is passed over."""
+    parts = str(st.query_params.get(name, ""))[:8000].split(",")
+    return [int(part) for part in parts if part.isdigit() and len(part) < 10][:500]
 
 
 def set_query(**values: object) -> None:

@@ -36,7 +36,6 @@ PARAMETERS = {
     "seed": "seed 'é' 0",
     "accepted": None,
     "review": None,
-    "step": None,
     "reason": None,
 }
 

@@ -21,6 +21,7 @@ SAMPLE = {
     "rng_seed": 7,
     "accepted": True,
     "gates": "{}",
+    "review": "unreviewed",
 }
 
 
@@ -38,6 +39,12 @@ def test_the_keys_promised_by_the_command_line_are_there():
 def test_nothing_that_was_not_accepted_is_exported():
     with pytest.raises(ValueError, match="ab12 was not accepted"):
         sample_lines([SAMPLE, SAMPLE | {"accepted": False}])
+
+
+def test_a_rejected_sample_is_left_out_and_approved_ones_can_be_asked_for_alone():
+    samples = [SAMPLE | {"candidate_id": review, "review": review} for review in ("unreviewed", "approved", "rejected")]
+    assert [json.loads(line)["review"] for line in sample_lines(samples)] == ["unreviewed", "approved"]
+    assert [json.loads(line)["candidate_id"] for line in sample_lines(samples, only_approved=True)] == ["approved"]
 
 
 def test_no_samples_are_no_lines():

@@ -19,7 +19,7 @@ def planted_root(loop_copy):
 
 @pytest.fixture
 def open_app(monkeypatch, tmp_path):
-    """Open a page of the dashboard on a workspace, as a fresh server process would; the address's values as keywords."""
+    """Open a page of the dashboard on a workspace, as a fresh server would; the address's values as keywords."""
     import streamlit as st
     from streamlit.testing.v1 import AppTest
 

@@ -61,14 +61,19 @@ def job_card(root: Path, job: Job, *, where: str) -> None:
     with st.container(border=True, key=f"fv_job_{where}_{job.job_id}"):
         left, right = st.columns([5, 1], vertical_alignment="center")
         with left:
-            st.markdown(f"{_ICONS[job.state]} **{_plain(job.title)}** · {job.state.value}")
+            st.markdown(heading(job))
             if job.is_active:
                 st.progress(job.progress or 0.0)
-            st.caption(_plain(pace(job)))
+                st.caption(_plain(pace(job)))
             if job.error:
                 st.text(job.error)
         with right:
-            _actions(root, job, where)
+            actions(root, job, where)
+
+
+def heading(job: Job) -> str:
+    """Icon, title and state, for a Markdown place."""
+    return f"{_ICONS[job.state]} **{_plain(job.title)}** · {job.state.value}"
 
 
 def pace(job: Job) -> str:
@@ -89,7 +94,8 @@ def pace(job: Job) -> str:
     return " · ".join(parts)
 
 
-def _actions(root: Path, job: Job, where: str) -> None:
+def actions(root: Path, job: Job, where: str) -> None:
+    """Stop or resume, whichever is possible."""
     key = f"{where}_{job.job_id}"
     if job.is_active and st.button("Stop", key=f"fv_stop_{key}", icon=":material/stop:", width="stretch"):
         _try(lambda: stop_job(root, job.job_id))

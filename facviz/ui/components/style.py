@@ -32,3 +32,7 @@ def page_style(mode: Mode) -> str:
         covered=colours.covered,
     )
     return f"<style>{css}</style>"
+
+
+WIDE = "<style>.block-container{max-width:1480px;padding-left:2.5rem;padding-right:2.5rem}</style>"
+"""For pages whose table or evidence needs the room."""

@@ -1,0 +1,146 @@
+"""The coverage page on the planted run: the gap at every δ, saturation, choosing, and a kept measurement."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import complaints
+
+from facviz.jobs import JobState, list_jobs
+from facviz.store.events import append_event, candidate_of, explanation_of, new_event
+from facviz.store.workspace import Workspace, open_workspace
+
+
+@pytest.fixture
+def open_page(open_app, planted_root):
+    def run(**query):
+        return open_app(planted_root, "coverage", **query)
+
+    return run
+
+
+def metrics_of(app):
+    return {metric.label: metric.value for metric in app.metric}
+
+
+def html_of(app):
+    return "\n".join(element.value for element in app.get("html"))
+
+
+def picks_of(app):
+    return [box for box in app.checkbox if str(box.key).startswith("fv_coverage_pick_")]
+
+
+def test_the_page_opens_with_the_answer_at_the_kept_threshold(open_page):
+    app = open_page()
+    assert complaints(app) == []
+    assert metrics_of(app) == {
+        "Missing features": "12",
+        "Filled since": "12",
+        "At equal tokens": "29 %",
+        "Counted features": "17",
+    }
+    assert "29 %" in html_of(app)
+    assert "12 never fire" in html_of(app)
+    assert len(app.get("plotly_chart")) == 3
+    assert not [b for b in app.button if b.key == "fv_coverage_keep"]
+    assert len(picks_of(app)) == 8
+
+
+def test_the_threshold_in_the_address_is_the_one_measured(open_page):
+    app = open_page(threshold=2.0)
+    assert complaints(app) == []
+    assert metrics_of(app)["Counted features"] == "12"
+    assert metrics_of(app)["Missing features"] == "9"
+    assert metrics_of(app)["At equal tokens"] == "–"
+    assert app.button(key="fv_coverage_write").disabled
+
+
+def test_moving_the_threshold_measures_again(open_page):
+    app = open_page()
+    app.slider(key="threshold").set_value(1.0).run()
+    assert complaints(app) == []
+    assert metrics_of(app)["Counted features"] == "16"
+
+
+def test_a_saturated_threshold_is_said_plainly_and_left_with_one_click(open_page):
+    app = open_page(threshold=4.0)
+    assert complaints(app) == []
+    assert any("Saturated" in m.value for m in app.markdown)
+    assert app.button(key="fv_coverage_write").disabled
+    app.button(key="fv_coverage_unsaturate").click().run()
+    assert complaints(app) == []
+    assert app.slider(key="threshold").value == 0.0
+    assert not any("Saturated" in m.value for m in app.markdown)
+
+
+def test_a_threshold_above_every_activation_is_a_sentence_beside_the_slider(open_page):
+    app = open_page(threshold=5.0)
+    assert complaints(app) == []
+    assert any("lower δ" in t.value for t in app.text)
+    assert app.slider(key="threshold").value == 5.0
+
+
+def test_chosen_features_go_to_synthesis(open_page):
+    app = open_page()
+    first, second = (box.key for box in picks_of(app)[:2])
+    app.checkbox(key=first).check().run()
+    app.checkbox(key=second).check().run()
+    assert app.button(key="fv_coverage_write").label == "Write texts for 2 features"
+    app.button(key="fv_coverage_none").click().run()
+    assert app.button(key="fv_coverage_write").disabled  # every missing feature was tried
+    app.button(key="fv_coverage_all").click().run()
+    assert app.button(key="fv_coverage_write").label == "Write texts for 12 features"
+    app.checkbox(key=first).uncheck().run()
+    app.button(key="fv_coverage_write").click().run()
+    assert complaints(app) == []
+    assert app.title[0].value == "Which new texts close the gap?"
+    assert len(app.session_state["fv_synthesis_features"]) == 11
+
+
+def test_explanations_are_shown_as_text(open_page, planted_root):
+    [run] = open_workspace(planted_root).coverage().to_pylist()
+    nasty = "<script>alert(1)</script> *not bold* $x$"
+    for feature_id in range(12, 24):
+        event = new_event("ann", explanation_of(run["sae_id"], feature_id), "edit", {"text": nasty})
+        append_event(planted_root / "events", event)
+    app = open_page()
+    assert complaints(app) == []
+    assert "<script>" not in html_of(app)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; *not bold* $x$" in html_of(app)
+
+
+def test_keeping_a_measurement_stores_exactly_what_was_shown(open_page, planted_root, wait_until):
+    app = open_page(threshold=2.0)
+    app.button(key="fv_coverage_keep").click().run()
+    [job] = list_jobs(planted_root)
+    assert (job.page, job.arguments[0]) == ("coverage", "coverage")
+    done = wait_until(lambda: next((j for j in list_jobs(planted_root) if not j.is_active), None))
+    assert done.state is JobState.DONE, done.error
+    assert (done.result["n_anchor"], done.result["n_missing"]) == (12, 9)
+    app.run()
+    assert complaints(app) == []
+    assert not [b for b in app.button if b.key == "fv_coverage_keep"]
+    assert metrics_of(app)["At equal tokens"] == "25 %"
+    assert not app.button(key="fv_coverage_write").disabled or metrics_of(app)["Filled since"] == "9"
+
+
+def test_an_empty_workspace_says_what_comes_first(open_app, tmp_path):
+    app = open_app(Workspace.create(tmp_path / "empty").root, "coverage")
+    assert complaints(app) == []
+    assert any("No gap to show yet" in m.value for m in app.markdown)
+
+
+def test_a_narrower_list_starts_where_it_has_pages(open_page, planted_root):
+    first, *_ = open_workspace(planted_root).samples().to_pylist()
+    append_event(planted_root / "events", new_event("ann", candidate_of(first["candidate_id"]), "reject"))
+    app = open_page()
+    app.get("pagination")[0].set_value(2).run()
+    assert complaints(app) == []
+    assert len(picks_of(app)) == 4
+    app.toggle(key="fv_coverage_still").set_value(True).run()
+    assert complaints(app) == []
+    assert [box.key for box in picks_of(app)] == [f"fv_coverage_pick_{first['feature_id']}"]
+    append_event(planted_root / "events", new_event("ann", candidate_of(first["candidate_id"]), "approve"))
+    app.run()
+    assert complaints(app) == []
+    assert picks_of(app) == []
