@@ -31,7 +31,7 @@ with page("overview") as here:
     watch(here.root, "overview")
     if view.facts.datasets:
         next_step(here, view)
-    st.subheader("How it came about", anchor=False)
+    st.subheader("How it came about" if view.runs else "The way there", anchor=False)
     stage_cards(view.stages)
     if view.runs:
         report_button(here.root)

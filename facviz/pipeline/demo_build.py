@@ -10,13 +10,15 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from facviz.config import DatasetConfig, RunConfig, fingerprint, load_run_config
+from facviz.corpus import CorpusReader
 from facviz.errors import InputError
 from facviz.files import append_line, disk_errors, write_text_atomically
 from facviz.pipeline import data, sae
@@ -32,6 +34,12 @@ FAC_BEFORE = (0.5, 0.9)
 MIN_MISSING, MIN_THEMES, MIN_FILLED = 30, 3, 0.6
 """What the demo must show to be worth showing (design §7)."""
 
+GENERAL_DOCUMENTS = 2400
+"""Of the corpus given to --retrain: about twice the content tokens of the demo's own queries."""
+MEASURED = "heldout_metrics"
+"""Key of the SAE's `cfg.json` under which its measures travel with it."""
+METRICS = ("fvu", "normalised_mse", "l0", "dead", "dead_share", "n_always_on", "n_eval_tokens")
+
 _ZSTD_LEVEL = 19
 
 
@@ -41,18 +49,17 @@ def rebuild_demo(
     """Run the loop of `demo.toml`, pack the workspace beside it, and tell whether the story holds.
 
     A killed rebuild continues where it was; a finished one leaves nothing in the work folder. With `retrain` the SAE is
-    trained first, on that file.
+    trained first, on `queries.jsonl` and the beginning of that file.
     """
     config = load_run_config(source / "demo.toml")
     work = work or _work_folder(source)
     if retrain is not None:
-        _train_sae(work / "training", config, retrain, progress)
+        _train_sae(work / "training", source, config, retrain, progress)
     workspace = Workspace.create(work / _inputs_digest(source, config))
     with workspace.lock():
         session = Session(workspace, config.backbone, progress)
         result = run_loop(session, config)
-        _measure_sae(session, config, result["sae"])
-    result["sae"] = result["sae"] | json.loads(sae_row(workspace, None)["metrics"])
+        result["sae"] = _record_metrics(session, config, result["sae"])
     packed = pack(workspace, source / "workspace")
     story = tell_story(workspace, config, result)
     shutil.rmtree(work, ignore_errors=True)
@@ -72,34 +79,47 @@ def _inputs_digest(source: Path, config: RunConfig) -> str:
     return fingerprint("demo", CODE_VERSION, (source / "demo.toml").read_text(encoding="utf-8"), digests)
 
 
-def _train_sae(folder: Path, config: RunConfig, corpus: Path, progress: ProgressSink) -> None:
-    """Train on another file with the demo's settings and put the weights, in half precision, where `sae.path` says."""
+def _train_sae(folder: Path, source: Path, config: RunConfig, corpus: Path, progress: ProgressSink) -> None:
+    """Train with the demo's settings and put the weights, in half precision and with their measures, in `sae.path`."""
     if not config.sae.path:
         raise InputError("The demo's configuration names no `sae.path` to write to; add it.")
     workspace = Workspace.create(folder)
+    mixed = folder / "training.jsonl"
+    write_text_atomically(mixed, "".join(_training_lines(source, corpus)))
     with workspace.lock():
         session = Session(workspace, config.backbone, progress)
-        data.add_dataset(session, DatasetConfig("training", str(corpus), roles=("user", "assistant", "text")))
+        data.add_dataset(session, DatasetConfig("training", str(mixed), roles=("user", "assistant", "text")))
         trained = sae.train(
             session,
             dataclasses.replace(config.capture, dataset="training"),
             dataclasses.replace(config.sae, path=""),
         )
-        sae.open_sae(session, trained["sae_id"]).save(config.sae.path, half_precision=True)
+        weights = sae.open_sae(session, trained["sae_id"])
+        weights.metadata[MEASURED] = {name: trained[name] for name in METRICS}
+        weights.save(config.sae.path, half_precision=True)
 
 
-def _measure_sae(session: Session, config: RunConfig, loaded: Mapping[str, Any]) -> None:
-    """A loaded SAE comes without metrics: measure it on the anchor, which it was not trained on, and keep them."""
-    sae_id, anchor = loaded["sae_id"], config.coverage.anchor
-    row = sae_row(session.workspace, sae_id)
-    if json.loads(row["metrics"]).get("measured_on") == anchor:
-        return
-    measured = sae.evaluate(session, sae_id, anchor)
-    metrics = {k: v for k, v in measured.items() if k not in ("sae_id", "dataset")} | {"measured_on": anchor}
-    scope = Scope("sae", sae_id, sae_id)
-    manifest = session.workspace.manifest
-    manifest.write_shard(scope, "sae", "0", rows_to_arrow("sae", [row | {"metrics": json.dumps(metrics)}]))
-    manifest.mark_done(scope, {**loaded, **metrics})
+def _training_lines(source: Path, corpus: Path) -> Iterator[str]:
+    """The demo's own queries, so that features split finely on its themes, and a part of a general corpus."""
+    queries = CorpusReader(DatasetConfig("queries", str(source / "queries.jsonl")))
+    general = CorpusReader(DatasetConfig("general", str(corpus), limit=GENERAL_DOCUMENTS))
+    for document in chain(queries, general):
+        yield json.dumps({"messages": [dataclasses.asdict(m) for m in document.messages]}, ensure_ascii=False) + "\n"
+
+
+def _record_metrics(session: Session, config: RunConfig, loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured in training on held-out documents, put in the row of the loaded SAE, which came without."""
+    from facviz.sae.formats import load_sae
+
+    sae_id = loaded["sae_id"]
+    metrics = load_sae(Path(config.sae.path)).metadata.get(MEASURED, {})
+    known = sae_row(session.workspace, sae_id)
+    if metrics and json.loads(known["metrics"]) != metrics:
+        scope = Scope("sae", sae_id, sae_id)
+        row = known | {"metrics": json.dumps(metrics), "k": config.sae.k}
+        session.workspace.manifest.write_shard(scope, "sae", "0", rows_to_arrow("sae", [row]))
+        session.workspace.manifest.mark_done(scope, {**loaded, **metrics})
+    return {**loaded, **metrics}
 
 
 def pack(workspace: Workspace, target: Path) -> dict[str, Any]:

@@ -89,7 +89,8 @@ _FIRING = """
 found AS (
     SELECT feature_id, count(*) AS match
     FROM (SELECT feature_id, list_extract(tokens, peak_token - start_token + 1) AS peak,
-            array_to_string(list_slice(tokens, peak_token - start_token - 2, peak_token - start_token + 4), '') AS near
+            array_to_string(list_slice(tokens, greatest(peak_token - start_token - 2, 1), peak_token - start_token + 4),
+                '') AS near
         FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id)
     WHERE trim(peak) <> '' AND contains(lower($word), lower(trim(peak))) AND contains(lower(near), lower($word))
     GROUP BY feature_id)"""

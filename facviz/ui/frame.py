@@ -113,8 +113,8 @@ def failure(sentence: str) -> None:
 
 def empty(title: str, why: str, *, page: str | None = None, button: str = "") -> None:
     """The state before there is anything to show: what will be here, why it is not, and the one next step."""
-    with st.container(border=True, key=f"fv_empty_{state_key(title)}", horizontal_alignment="center"):
-        st.markdown(f"#### {title}")
+    with st.container(border=True, key=f"fv_empty_{state_key(title)}"):
+        st.subheader(title, anchor=False)
         st.caption(why)
         if page is not None:
             st.page_link(f"pages/{page}.py", label=button, icon=":material/arrow_forward:")

@@ -29,10 +29,18 @@ def open_database(root: Path) -> Database:
     return database
 
 
+def _is_current(database: Database) -> bool:
+    """Whether its file is still there; one that was deleted or replaced is let go of, to be opened anew."""
+    if database.is_current():
+        return True
+    database.close()
+    return False
+
+
 @st.cache_resource(
     show_spinner=False,
     max_entries=4,
-    validate=lambda database: database.is_current(),
+    validate=lambda database: _is_current(database),
     on_release=lambda database: database.close(),
 )
 def _database(root: str) -> Database:

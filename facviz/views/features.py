@@ -99,7 +99,8 @@ def read_features(
         offset=PAGE_ROWS * (max(page, 1) - 1),
     )
     is_search = bool(chosen.word.strip()) or chosen.closeness is not None
-    columns = [c for c in COLUMNS if (c != "match" or is_search) and (c != "coverage" or looked.run)]
+    columns = [c for c in COLUMNS if c not in (("documents", "max") if is_search else ("match",))]
+    columns = [c for c in columns if c != "coverage" or looked.run]
     columns = [c for c in columns if c != "theme" or any(row["theme"] for row in found.rows)]
     lines = [_line(row, is_meaning=chosen.closeness is not None) for row in found.rows]
     total = len(lines) and found.offset + 1

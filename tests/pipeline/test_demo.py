@@ -27,6 +27,8 @@ from facviz.testing.workspaces import COMPANIONS, MARKED, NEUTRALS
 THEMES = ("alpha", "beta", "gamma", "rest")
 """Every third marked word belongs to one of the first three themes; companions and neutrals to the last."""
 
+MEASURED = {"fvu": 0.25, "l0": 3.5, "dead": 1}
+
 
 def themed_rows() -> list[dict[str, str]]:
     """Eight words a document: a theme's own four marked words stand in its documents only."""
@@ -107,7 +109,9 @@ top_p = 1.0
 def rebuilt(planted_loop, tmp_path_factory):
     """A planted demo folder, rebuilt once: its path and what the rebuild told; read only."""
     folder = tmp_path_factory.mktemp("demo")
-    shutil.copytree(planted_loop / "models" / "sae", folder / "sae")
+    sae = load_sae(planted_loop / "models" / "sae")
+    sae.metadata[demo_build.MEASURED] = MEASURED
+    sae.save(folder / "sae")
     (folder / "demo.toml").write_text(themed_toml(planted_loop), encoding="utf-8")
     lines = [json.dumps(row) + "\n" for row in themed_rows()]
     (folder / "messages.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -177,14 +181,13 @@ def test_the_packed_workspace_has_tables_and_no_weights_activations_or_work_file
     assert not [name for name in names if name.endswith((".safetensors", ".npz", ".tmp"))]
 
 
-def test_the_shipped_sae_row_holds_metrics_measured_on_the_anchor(source):
-    with open_workspace(source / "workspace").reader() as reader:
+def test_the_measures_that_travel_with_the_sae_stand_in_its_row_and_in_what_is_told(rebuilt):
+    folder, told = rebuilt
+    with open_workspace(folder / "workspace").reader() as reader:
         [row] = reader.rows("saes")
-    metrics = json.loads(row["metrics"])
-    assert metrics["measured_on"] == "messages"
-    assert metrics["n_eval_tokens"] == 96 * 8
-    n_apples = sum(row["text"].split().count("apple") for row in themed_rows())  # two features fire on these
-    assert metrics["l0"] == round(1 + n_apples / (96 * 8), 2)
+    assert json.loads(row["metrics"]) == MEASURED
+    assert row["k"] == 4
+    assert {name: told["sae"][name] for name in MEASURED} == MEASURED
 
 
 def test_an_installed_demo_reads_as_the_shipped_one_and_runs_stages(source, target, capsys):
@@ -328,9 +331,12 @@ def test_importing_the_installer_loads_no_model_library(run_python):
 def test_retraining_puts_a_new_sae_in_half_precision_in_place_before_the_loop_runs(source, tmp_path, monkeypatch):
     folder = tmp_path / "demo"
     shutil.copytree(source, folder)
+    texts = [" ".join(random.Random(i).choices(WORDS, k=8)) for i in range(700)]
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    (folder / "queries.jsonl").write_text("".join(lines[:300]), encoding="utf-8")
     corpus = tmp_path / "corpus.jsonl"
-    texts = (" ".join(random.Random(i).choices(WORDS, k=8)) for i in range(400))
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    corpus.write_text("".join(lines[300:]), encoding="utf-8")
+    monkeypatch.setattr(demo_build, "GENERAL_DOCUMENTS", 350)
     met = []
 
     def stopped(session, config):
@@ -338,11 +344,16 @@ def test_retraining_puts_a_new_sae_in_half_precision_in_place_before_the_loop_ru
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo_build, "run_loop", stopped)
+    work = tmp_path / "work"
     for _ in range(2):  # the second one continues from the trained SAE
         with pytest.raises(KeyboardInterrupt):
-            demo_build.rebuild_demo(SilentProgress(), retrain=corpus, source=folder, work=tmp_path / "work")
-    assert [sae.d_sae for sae in met] == [40, 40]
-    assert met[0].metadata["dataset"] == "training"
-    assert torch.equal(met[0].W_dec, met[0].W_dec.half().float())
-    assert torch.equal(met[0].W_dec, met[1].W_dec)
+            demo_build.rebuild_demo(SilentProgress(), retrain=corpus, source=folder, work=work)
+    [trained, again] = met
+    with open_workspace(work / "training").reader() as reader:
+        documents = reader.rows("documents", dataset_id=reader.dataset("training")["dataset_id"])
+    assert {row["text"] for row in documents} == set(texts[:650])
+    assert trained.d_sae == 40
+    assert set(trained.metadata[demo_build.MEASURED]) == set(demo_build.METRICS)
+    assert torch.equal(trained.W_dec, trained.W_dec.half().float())
+    assert torch.equal(trained.W_dec, again.W_dec)
     assert files_of(folder / "workspace") == files_of(source / "workspace")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = ("overview", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "jobs")
 
 
 @pytest.fixture
@@ -52,8 +51,3 @@ def wait_until():
         raise AssertionError("It did not happen in time.")
 
     return wait
-
-
-def complaints(app) -> list[str]:
-    """What a page shows of exceptions, errors and warnings."""
-    return [e.message for e in app.exception] + [e.value for e in app.error] + [e.value for e in app.warning]

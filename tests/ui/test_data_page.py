@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import complaints
 from job_folders import make_job
+from page_checks import complaints
 
 from facviz.cli.parser import build_parser
 from facviz.errors import InputError
@@ -114,7 +114,7 @@ def test_left_out_rows_are_shown_with_their_reasons(open_app, planted_root):
 def test_an_empty_workspace_opens_with_the_import(open_app, tmp_path):
     app = open_app(Workspace.create(tmp_path / "empty").root, "data")
     assert complaints(app) == []
-    assert any("No data set yet" in m.value for m in app.markdown)
+    assert any("No data set yet" in m.value for m in app.subheader)
     assert len(app.file_uploader) == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import PAGES, complaints
+from page_checks import PAGES, complaints
 
 from facviz.store.database import Database
 from facviz.store.workspace import Workspace, open_workspace

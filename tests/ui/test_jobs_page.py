@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import complaints
 from job_folders import make_job
+from page_checks import complaints
 
 from facviz.jobs import list_jobs
 
@@ -28,7 +28,7 @@ def test_jobs_are_counted_by_where_they_stand(open_app, planted_root):
 
 def test_without_jobs_the_page_says_what_will_be_here(open_app, planted_root):
     app = open_app(planted_root, "jobs")
-    assert any("Nothing has run yet" in m.value for m in app.markdown)
+    assert any("Nothing has run yet" in m.value for m in app.subheader)
 
 
 @pytest.mark.parametrize(

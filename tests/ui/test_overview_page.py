@@ -7,8 +7,8 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import complaints
 from job_folders import make_job
+from page_checks import complaints
 
 from facviz.cli.parser import build_parser
 from facviz.store.manifest import Scope
@@ -88,7 +88,7 @@ def test_relevance_asks_for_task_and_label_first(open_app, planted_root, started
 def test_an_empty_workspace_leads_to_the_data(open_app, tmp_path):
     app = open_app(Workspace.create(tmp_path / "empty").root)
     assert complaints(app) == []
-    assert any("Nothing has been compared yet" in m.value for m in app.markdown)
+    assert any("Nothing has been compared yet" in m.value for m in app.subheader)
     assert not app.metric
 
 

@@ -6,8 +6,8 @@ import json
 import time
 
 import pytest
-from conftest import complaints
 from job_folders import make_job
+from page_checks import complaints
 
 from facviz.cli.parser import build_parser
 from facviz.errors import InputError
@@ -120,7 +120,7 @@ def test_what_was_recorded_before_a_training_began_is_not_its_course(open_app, p
 def test_an_empty_workspace_asks_for_data_first(open_app, tmp_path):
     app = open_app(Workspace.create(tmp_path / "empty").root, "sae")
     assert complaints(app) == []
-    assert any("No SAE yet" in m.value for m in app.markdown)
+    assert any("No SAE yet" in m.value for m in app.subheader)
     assert any("Training needs a data set" in c.value for c in app.caption)
 
 

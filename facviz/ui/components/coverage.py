@@ -186,6 +186,7 @@ def show_themes(shares: Sequence[ThemeShare], here: Here) -> None:
     """The anchor set's features, split by theme."""
     alt = "; ".join(f"{s.theme}: {s.covered} covered, {s.gap} missing, {s.filled} filled since" for s in shares[:20])
     figure = coverage_by_theme(shares, here.mode)
+    figure.update_annotations(x=1, xanchor="right")  # long theme names leave the key no room on the right
     st.plotly_chart(figure, theme=None, width="stretch", key="fv_coverage_themes", config=_CONFIG, alt=alt)
 
 

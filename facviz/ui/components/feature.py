@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 
@@ -21,7 +22,6 @@ from facviz.views.decisions import read_history
 from facviz.views.feature import (
     FeatureView,
     Linked,
-    Spans,
     Tested,
     any_feature,
     read_histogram,
@@ -113,15 +113,16 @@ def show_evidence(here: Here, looked: Looked, view: FeatureView) -> None:
     )
     if chosen == GENERATED:
         show_samples(view.samples, here)
+        _copy_menu([sample.text for sample in view.samples])
         return
     choose_context("feature")
     spans = read_spans(here.database, looked, view.feature_id, view.feature_max, asked_amount())
     show_spans(spans, here, asked_context())
-    _copy_menu(spans)
+    _copy_menu(spans.texts)
 
 
-def _copy_menu(spans: Spans) -> None:
-    texts = list(dict.fromkeys(spans.texts))[:20]
+def _copy_menu(found: Sequence[str]) -> None:
+    texts = list(dict.fromkeys(found))[:20]
     if texts:
         st.menu_button(
             "Try one of these texts",
@@ -130,7 +131,7 @@ def _copy_menu(spans: Spans) -> None:
             icon=":material/content_copy:",
             key="fv_feature_copy",
             on_click=_copy,
-            help="Copies a span into the test box below.",
+            help="Copies it into the test box below.",
         )
 
 
@@ -231,11 +232,8 @@ def show_tested(here: Here, looked: Looked, tested: Tested) -> None:
     st.markdown(f"{icon} {plain_markdown(tested.verdict)}")
     st.html(spans_html([tested.row], mode=here.mode, context="full", warn=here.blurred))
     if tested.others:
-        _section(
-            "Fires more strongly on it",
-            "The strongest other features; activations of two features do not compare exactly.",
-        )
-        show_links(tested.others, looked, "tested")
+        _section("Strongest features on it", "Activations of two features do not compare exactly.")
+        show_links([replace(link, words=f"{link.words} · {link.why}") for link in tested.others], looked, "tested")
 
 
 def show_history(here: Here, looked: Looked, feature_id: int) -> None:

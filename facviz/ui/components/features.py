@@ -40,7 +40,7 @@ _TABLE_KEY = "fv_features_table"
 _ROUND = "fv_features_round"
 _WIDTHS = {
     "feature": 62,
-    "explanation": 310,
+    "explanation": 300,
     "match": 82,
     "coverage": 92,
     "density": 78,
@@ -48,7 +48,7 @@ _WIDTHS = {
     "max": 72,
     "score": 66,
 }
-_WIDTHS |= {"relevance": 82, "theme": 110, "status": 100}
+_WIDTHS |= {"relevance": 82, "theme": 110, "status": 110}
 _NUMBERS = ("density", "documents", "max", "score", "match")
 _HELP = {
     "explanation": "What the feature seems to respond to; a person's words win over a machine's.",
@@ -243,7 +243,7 @@ def show_table(view: FeaturesView, now: Asked, looked: Looked, here: Here) -> No
         height="content",
         row_height=36,
         hide_index=True,
-        column_config={name: _column(name, now, here, len(view.columns)) for name in view.columns},
+        column_config={name: _column(name, now, here) for name in view.columns},
         key=f"{_TABLE_KEY}_{turn}",
         on_select="rerun",
         selection_mode=("single-cell", "single-column"),
@@ -317,7 +317,7 @@ def _cell(name: str, text: str) -> object:
     return [] if text == UNKNOWN else text.split(", ")
 
 
-def _column(name: str, now: Asked, here: Here, n_columns: int) -> Any:
+def _column(name: str, now: Asked, here: Here) -> Any:
     label = COLUMNS[name] + ("" if name != now.sort else " ▾" if now.descending else " ▴")
     if name == "coverage":
         colours = palette(here.mode)
@@ -327,5 +327,4 @@ def _column(name: str, now: Asked, here: Here, n_columns: int) -> Any:
             label, help=_HELP[name], width=_WIDTHS[name], options=list(shades), color=list(shades.values())
         )
     side: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
-    width = _WIDTHS[name] - 80 * max(0, n_columns - 9) * (name == "explanation")  # the table keeps its width
-    return st.column_config.TextColumn(label, help=_HELP.get(name), width=max(width, 60), alignment=side)
+    return st.column_config.TextColumn(label, help=_HELP.get(name), width=_WIDTHS[name], alignment=side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facviz.views.palette import Mode, palette
+from facviz.views.palette import Mode, ink_on, palette
 
 _CSS = """
 .block-container{{max-width:1240px}}
@@ -16,6 +16,7 @@ _CSS = """
 .fv-say{{font-size:1.15rem;line-height:1.5;color:{ink};max-width:62ch}}
 .fv-explanation{{font-size:1.5rem;line-height:1.35;font-weight:600;color:{ink};overflow-wrap:anywhere}}
 .fv-quiet{{color:{muted};font-size:.85rem}}
+[data-testid="stBaseButton-primary"],[data-testid="stBaseButton-primaryFormSubmit"],[data-tag]{{color:{on_accent}}}
 .fv-missing{{color:{missing}}} .fv-filled{{color:{filled}}} .fv-covered{{color:{covered}}}
 """
 
@@ -27,6 +28,7 @@ def page_style(mode: Mode) -> str:
         hairline=colours.hairline,
         muted=colours.muted,
         ink=colours.ink,
+        on_accent=ink_on(colours.accent),
         missing=colours.missing,
         filled=colours.filled,
         covered=colours.covered,

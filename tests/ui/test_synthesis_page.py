@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from conftest import complaints
+from page_checks import complaints
 
 from facviz.jobs import JobState, list_jobs
 from facviz.store.events import append_event, candidate_of, explanation_of, new_event, read_events
@@ -187,4 +187,4 @@ def test_the_download_is_the_exported_file(open_page, planted_root, tmp_path):
 def test_an_empty_workspace_says_what_comes_first(open_app, tmp_path):
     app = open_app(Workspace.create(tmp_path / "empty").root, "synthesis")
     assert complaints(app) == []
-    assert any("No texts yet" in m.value for m in app.markdown)
+    assert any("No texts yet" in m.value for m in app.subheader)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import complaints
+from page_checks import complaints
 
 from facviz.jobs import JobState, list_jobs
 from facviz.store.events import append_event, candidate_of, explanation_of, new_event
@@ -127,7 +127,7 @@ def test_keeping_a_measurement_stores_exactly_what_was_shown(open_page, planted_
 def test_an_empty_workspace_says_what_comes_first(open_app, tmp_path):
     app = open_app(Workspace.create(tmp_path / "empty").root, "coverage")
     assert complaints(app) == []
-    assert any("No gap to show yet" in m.value for m in app.markdown)
+    assert any("No gap to show yet" in m.value for m in app.subheader)
 
 
 def test_a_narrower_list_starts_where_it_has_pages(open_page, planted_root):
