@@ -33,7 +33,7 @@ from facviz.store.manifest import Scope
 from facviz.store.reader import Reader
 from facviz.store.schema import rows_to_arrow
 from facviz.synthesis.engine import PROMPTS, TEMPLATES, FeatureResult, Synthesizer, restore_candidate
-from facviz.synthesis.gates import TextGates
+from facviz.synthesis.gates import GATES_VERSION, TextGates
 from facviz.synthesis.plan import BatchPlace, FeatureBrief
 
 
@@ -76,7 +76,7 @@ def synthesize(
         )
     if measured["n_missing"] == 0:
         raise CoverageError("No relevant feature is missing, so there is nothing to synthesize.")
-    told = [template_text(name) for name in TEMPLATES]
+    told = [GATES_VERSION, *(template_text(name) for name in TEMPLATES)]
     # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
     whole = dataclasses.replace(config, step="both")
     by_people = _words_of_people(session, measured)

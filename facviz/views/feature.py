@@ -222,7 +222,8 @@ def _neighbours(queries: Queries, sae_id: str, feature_id: int) -> list[Linked]:
     rows = queries.rows("feature_direction", sae_id=sae_id, feature_id=feature_id)
     if not rows:
         return []
-    near = list(zip(rows[0]["neighbours"] or (), rows[0]["neighbour_cosines"] or ()))[:N_NEIGHBOURS]
+    pairs = zip(rows[0]["neighbours"] or (), rows[0]["neighbour_cosines"] or ())
+    near = [(f, cosine) for f, cosine in pairs if cosine > 0][:N_NEIGHBOURS]
     words = _words_of(queries, sae_id, [f for f, _ in near])
     return [Linked(f, words.get(f, NOT_EXPLAINED), f"cosine {number(cosine)}") for f, cosine in near]
 

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from facviz.synthesis.gates import (
     COPY_RUN_WORDS,
+    FORMULA_TEXTS,
     MAX_WORDS,
     MIN_WORDS,
     TextGates,
     distinct_trigrams,
     longest_shared_run,
+    shared_runs,
     words_of,
 )
 from facviz.synthesis.safety import is_withheld
@@ -77,6 +79,34 @@ def test_a_short_text_that_stands_whole_in_a_shown_one_is_copied():
 def test_copying_is_looked_for_in_every_shown_text():
     shown = ["nothing alike", numbered_words(10)]
     assert TextGates([]).check(numbered_words(10), shown)[0]["copied_words"] == 10
+
+
+@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, max_size=12), max_size=3), st.integers(1, 5))
+def test_there_are_shared_runs_of_every_size_up_to_the_longest_and_each_stands_in_both(words, others, size):
+    found = shared_runs(words, others, size)
+    assert bool(found) == (longest_shared_run(words, others) >= size)
+    for run in found:
+        assert contains(words, run.split())
+        assert any(contains(other, run.split()) for other in others)
+
+
+def test_a_run_that_enough_texts_of_the_corpus_share_is_no_copy_and_a_rarer_one_is():
+    opening = numbered_words(COPY_RUN_WORDS)
+    corpus = [f"{opening} and then {end}" for end in ("tea", "bread", "milk")]
+    assert len(corpus) == FORMULA_TEXTS
+    shown = corpus[:1]
+    assert TextGates(corpus).check(f"{opening} but no cake", shown) == (
+        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0},
+        None,
+    )
+    assert TextGates(corpus[:2] * 5).check(f"{opening} but no cake", shown)[1] == "copied"
+    assert TextGates(corpus).check(f"{opening} and then tea leaves", shown)[1] == "copied"
+
+
+def test_a_run_inside_longer_words_is_no_formula():
+    opening = numbered_words(COPY_RUN_WORDS)
+    corpus = [f"x{opening}x and then {end}" for end in ("tea", "bread", "milk")]
+    assert TextGates(corpus).check(f"{opening} but no cake", [opening])[1] == "copied"
 
 
 @given(st.lists(WORD, max_size=12))

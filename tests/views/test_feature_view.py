@@ -41,6 +41,7 @@ def test_a_feature_shows_its_planted_numbers(planted):
     assert (judged.task, judged.by_machine, judged.by_person) == ("toxicity", "yes by label", "")
     assert "AUROC 0.750" in judged.why
     assert (view.before, view.after) == (0, 2)
+    assert (view.neighbours, view.output_tokens) == ([], [])  # decoder rows at right angles, an output head of zeros
 
 
 def test_the_dead_feature_and_the_ends_of_the_row_are_shown_as_such(planted):

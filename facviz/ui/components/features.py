@@ -186,13 +186,16 @@ def _filters(chosen: TableFilter) -> None:
                 selection_mode="multi",
                 **follow(f"fv_features_{param}", param, list(value), resets=_FIRST_PAGE),
             )
+        bounds = (chosen.min_density, chosen.max_density)
+        key = f"fv_features_density_{bounds[0]}_{bounds[1]}"
         st.select_slider(
             "Density",
             list(_DENSITIES),
+            bounds,
             format_func=_DENSITIES.__getitem__,
-            key="fv_features_density",
+            key=key,
             on_change=_write_density,
-            **_densities_value(chosen),
+            args=(key,),
         )
         for param, words, on in (
             ("always_on", "Show always-on features", chosen.with_always_on),
@@ -203,13 +206,8 @@ def _filters(chosen: TableFilter) -> None:
             st.button("Clear filters", key="fv_features_clear", on_click=_clear, width="stretch")
 
 
-def _densities_value(chosen: TableFilter) -> dict[str, Any]:
-    st.session_state["fv_features_density"] = (chosen.min_density, chosen.max_density)
-    return {}
-
-
-def _write_density() -> None:
-    low, high = st.session_state["fv_features_density"]
+def _write_density(key: str) -> None:
+    low, high = st.session_state[key]
     state.set_query(density=None if (low, high) == (0.0, 1.0) else f"{low},{high}", page=None)
 
 
