@@ -17,7 +17,7 @@ from facviz.store.workspace import open_workspace
 from facviz.testing.browser import Server, open_browser, settle, whole_page
 
 IMAGES = Path(__file__).resolve().parent / "images"
-PAGES = ("overview", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "jobs")
+PAGES = ("", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "jobs")
 
 
 def main() -> None:
@@ -43,13 +43,13 @@ def main() -> None:
 
 
 def photograph(url: str, root: Path, mode: Literal["light", "dark"], options: argparse.Namespace) -> None:
-    """One picture a page in one mode."""
+    """One picture a page in one mode; the overview is at the root."""
     with open_browser(mode=mode, width=options.width) as page:
         for name in options.pages:
             query = f"?feature={telling_feature(root)}" if name == "feature" else ""
             page.goto(f"{url}/{name}{query}")
             settle(page)
-            path = options.out / f"{name}-{mode}.png"
+            path = options.out / f"{name or 'overview'}-{mode}.png"
             whole_page(page, path, width=options.width, most=options.most)
             print(path)  # noqa: T201
 

@@ -1,0 +1,90 @@
+"""The dashboard in headless Chromium: a server of its own per test, and a workspace whose every text is hostile."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hostile import HOSTILE
+
+from facviz.pipeline.demo import install_demo
+from facviz.store.database import Database
+from facviz.store.events import explanation_of
+from facviz.store.manifest import Scope
+from facviz.store.schema import MODE, rows_to_arrow
+from facviz.store.workspace import open_workspace
+from facviz.testing.browser import Server, find_chromium, open_browser
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "browser" in item.path.parts and find_chromium() is None:
+            item.add_marker(pytest.mark.skip(reason="no Chromium on this machine"))
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start a dashboard on a workspace; whatever was started is stopped, by pid."""
+    started: list[Server] = []
+
+    def start(root) -> Server:
+        environment = {"HF_HUB_OFFLINE": "1", "XDG_DATA_HOME": str(tmp_path / "data")}
+        server = Server(root, log=tmp_path / "server.log", environment=environment)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def browser_page():
+    """A page in headless Chromium, 1,280 pixels wide."""
+    with open_browser() as page:
+        yield page
+
+
+@pytest.fixture
+def demo_root(tmp_path):
+    """The demo as it ships, in a folder of the test."""
+    return install_demo(tmp_path / "demo")
+
+
+@pytest.fixture
+def hostile_root(loop_copy):
+    """A finished loop in which dataset, source, texts, spans, explanations and samples try to break out."""
+    workspace = open_workspace(loop_copy / "workspace")
+    with workspace.reader() as reader:
+        [sae] = reader.rows("saes")
+        anchor = reader.dataset("anchor")
+        [span, *_] = reader.rows("spans", feature_id=12, sae_id=None)
+        candidates = reader.rows("samples")[:2]
+    manifest = workspace.manifest
+    name = Scope("data", HOSTILE, "a" * 16)
+    row = anchor | {"dataset_id": "hostile", "name": HOSTILE, "source": HOSTILE, "licence": HOSTILE, "mapping": HOSTILE}
+    document = {"dataset_id": "hostile", "doc_no": 0, "doc_id": "0" * 16, "text": HOSTILE, "label": HOSTILE}
+    document |= {"messages": [{"role": "user", "content": HOSTILE}], "split": "explain", "n_content_tokens": 3}
+    manifest.write_shard(name, "document", "0", rows_to_arrow("document", [document]))
+    manifest.write_shard(name, "dataset", "0", rows_to_arrow("dataset", [row | {"n_docs": 1}]))
+    manifest.mark_done(name, {})
+    spans = Scope("spans", f"{sae['sae_id']}/hostile/{MODE}", "b" * 16)
+    tokens = [HOSTILE[:20], HOSTILE[20:60], HOSTILE[60:]]
+    hostile_span = span | {"dataset_id": "hostile", "tokens": tokens, "acts": [0.0, 1.0, 0.0], "doc_no": 0, "rank": 0}
+    hostile_span |= {"start_token": 0, "end_token": 3, "peak_token": 1, "start_char": 0, "end_char": len(HOSTILE)}
+    manifest.write_shard(spans, "span", "0", rows_to_arrow("span", [hostile_span]))
+    manifest.mark_done(spans, {})
+    synthesis = Scope("synthesize", candidates[0]["synth_id"] + "x", "c" * 16)
+    columns = set(rows_to_arrow("candidate", []).column_names)
+    hostile_candidates = [
+        {k: v for k, v in c.items() if k in columns}
+        | {"candidate_id": f"hostile{i}", "text": HOSTILE, "gates": json.dumps({})}
+        for i, c in enumerate(candidates)
+    ]
+    manifest.write_shard(synthesis, "candidate", "0", rows_to_arrow("candidate", hostile_candidates))
+    with Database(workspace) as database:
+        database.sync()
+        for feature_id in range(25):
+            database.record(HOSTILE, explanation_of(sae["sae_id"], feature_id), "edit", {"text": HOSTILE})
+    return workspace.root
