@@ -1,6 +1,6 @@
 """Pictures of every page of the demo, light and dark, for the README and `docs/demo.md`.
 
-    .venv/bin/python docs/screenshots.py
+    .venv/bin/python -m docs.screenshots
 
 The demo is installed into a temporary folder, so that nobody's own decisions show.
 """

@@ -118,8 +118,8 @@ def _record_metrics(session: Session, config: RunConfig, loaded: Mapping[str, An
         scope = Scope("sae", sae_id, sae_id)
         row = known | {"metrics": json.dumps(metrics), "k": config.sae.k}
         session.workspace.manifest.write_shard(scope, "sae", "0", rows_to_arrow("sae", [row]))
-        session.workspace.manifest.mark_done(scope, {**loaded, **metrics})
-    return {**loaded, **metrics}
+        session.workspace.manifest.mark_done(scope, {**loaded, **metrics, "k": config.sae.k})
+    return {**loaded, **metrics, "k": config.sae.k}
 
 
 def pack(workspace: Workspace, target: Path) -> dict[str, Any]:
