@@ -115,7 +115,11 @@ EDITS = {
     "a learning rate of 0": ('path = "models/sae"', "learning_rate = 0", "`learning_rate` is 0.0"),
     "a missing SAE": ("models/sae", "models/other", "There is no SAE at"),
     "one step-1 candidate": ("pair_candidates = 8", "pair_candidates = 1", "at least 2"),
-    "more samples than candidates": ("max_candidates = 24", "max_candidates = 24\nper_feature = 25", "no feature could"),
+    "more samples than candidates": (
+        "max_candidates = 24",
+        "max_candidates = 24\nper_feature = 25",
+        "no feature could",
+    ),
     "a label nobody has": (
         "[relevance]",
         '[relevance]\npositive = "toxic"',
