@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import duckdb
@@ -69,14 +68,6 @@ class Database(Queries):
             return self.path.stat().st_ino == self._inode
         except FileNotFoundError:
             return False
-
-    def __enter__(self) -> Database:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the file."""
@@ -165,7 +156,7 @@ class Database(Queries):
             with self._transaction() as cursor:
                 _insert_events(cursor, [event])
                 _replace_decision(cursor, target, row)
-            self._seen = _state_of(self.workspace)
+            self._seen = ()  # another tool may have logged something meanwhile: the next sync looks again
             self.epoch += 1
         return event
 

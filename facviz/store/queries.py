@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -196,6 +197,18 @@ NAMED_QUERIES = {
 
 class Queries(ABC):
     """Answers named queries with drained results; a subclass says from which connection."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the connection."""
 
     @abstractmethod
     def _answer(self, sql: str, parameters: dict[str, object]) -> Any:

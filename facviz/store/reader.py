@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import duckdb
@@ -39,14 +38,6 @@ class Reader(Queries):
         for name, sql in DERIVED_VIEWS.items():
             if not self._problem(sql):
                 self._connection.execute(f"CREATE VIEW {name} AS {sql}")
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the connection."""

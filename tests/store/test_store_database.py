@@ -9,7 +9,7 @@ import pytest
 
 from facviz.errors import InputError
 from facviz.store.database import DATABASE_FILE, Database
-from facviz.store.events import candidate_of, explanation_of, read_events, relevance_of
+from facviz.store.events import append_event, candidate_of, explanation_of, new_event, read_events, relevance_of
 from facviz.store.manifest import Scope
 from facviz.store.queries import DERIVED_VIEWS
 from facviz.store.schema import TABLES, rows_to_arrow
@@ -284,3 +284,19 @@ def test_rejected_samples_leave_the_export_and_approved_ones_say_so(workspace, d
         ("a", "approved"),
         ("c", "unreviewed"),
     ]
+
+
+def test_a_decision_logged_elsewhere_while_ours_is_written_is_not_passed_over(workspace, database, monkeypatch):
+    real = Database._transaction
+
+    def with_a_neighbour(self):
+        theirs = new_event("eve", explanation_of("sae", 2), "edit", {"text": "theirs"})
+        monkeypatch.setattr(Database, "_transaction", real)
+        append_event(workspace.root / "events", theirs)
+        return real(self)
+
+    database.sync()
+    monkeypatch.setattr(Database, "_transaction", with_a_neighbour)
+    database.record("ann", TARGET, "edit", {"text": "ours"})
+    database.sync()
+    assert {text for text, _ in texts(database)} == {"ours", "theirs"}

@@ -9,10 +9,8 @@ from scipy import sparse
 from facviz.config import CoverageConfig
 from facviz.coverage import bootstrap_interval, compute_fac, coverage_curve, measure_coverage, rarefaction
 from facviz.errors import CoverageError
-from facviz.store.database import Database
 from facviz.store.events import candidate_of, relevance_of
 from facviz.store.gap import Gap, read_gap
-from facviz.store.workspace import open_workspace
 from facviz.views.coverage import (
     Question,
     coverage_choices,
@@ -29,13 +27,6 @@ from facviz.views.coverage import (
     usable_saes,
 )
 from facviz.views.missing import explanations, headline, missing_rows, ordered_missing, themes_of
-
-
-@pytest.fixture
-def database(loop_copy):
-    with Database(open_workspace(loop_copy / "workspace")) as opened:
-        opened.sync()
-        yield opened
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from facviz.store.database import Database
 from facviz.store.events import candidate_of
-from facviz.store.workspace import open_workspace
 from facviz.views.coverage import coverage_runs
 from facviz.views.heat import spans_html
 from facviz.views.samples import (
@@ -26,13 +24,6 @@ from facviz.views.samples import (
     unreviewed,
 )
 from facviz.views.text import EncodedText
-
-
-@pytest.fixture
-def database(loop_copy):
-    with Database(open_workspace(loop_copy / "workspace")) as opened:
-        opened.sync()
-        yield opened
 
 
 @pytest.fixture

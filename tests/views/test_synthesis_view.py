@@ -8,9 +8,7 @@ import pytest
 
 from facviz.cli.parser import build_parser
 from facviz.errors import InputError
-from facviz.store.database import Database
 from facviz.store.events import candidate_of
-from facviz.store.workspace import open_workspace
 from facviz.views.charts import Cell
 from facviz.views.coverage import coverage_runs
 from facviz.views.synthesis import (
@@ -24,13 +22,6 @@ from facviz.views.synthesis import (
     synthesis_arguments,
     targets,
 )
-
-
-@pytest.fixture
-def database(loop_copy):
-    with Database(open_workspace(loop_copy / "workspace")) as opened:
-        opened.sync()
-        yield opened
 
 
 @pytest.fixture
