@@ -8,6 +8,7 @@ from facviz.ui.components.overview import (
     headline,
     next_step,
     report_button,
+    reset_demo_button,
     running_stages,
     stage_cards,
 )
@@ -33,5 +34,7 @@ with page("overview") as here:
         next_step(here, view)
     st.subheader("How it came about" if view.runs else "The way there", anchor=False)
     stage_cards(view.stages)
-    if view.runs:
-        report_button(here.root)
+    with st.container(horizontal=True):
+        if view.runs:
+            report_button(here.root)
+        reset_demo_button(here)

@@ -167,7 +167,7 @@ def tell_story(workspace: Workspace, config: RunConfig, result: Mapping[str, Any
     by_theme = Counter(theme_of[f] for f in missing)
     filled_by_theme = Counter(theme_of[f] for f, state in ended.items() if state == "filled")
     n_lacking = {theme: by_theme[theme] for theme in lacking}
-    share = filled["n_filled"] / filled["n_attempted"] if filled["n_attempted"] else 0.0
+    share = filled["n_filled"] / len(missing) if missing else 0.0  # of all, also those never tried
     holds = (
         FAC_BEFORE[0] <= measured["fac"] <= FAC_BEFORE[1]
         and sum(n_lacking.values()) >= MIN_MISSING

@@ -1,4 +1,4 @@
-"""Sparse codes of tokens and the three ways to select them from dense pre-activations.
+"""Sparse codes of tokens and the ways to select them from dense pre-activations.
 
 Selections keep strictly positive values only, ascending by feature within a token, and depend on nothing but their
 arguments, so that training and inference share them.
@@ -53,6 +53,14 @@ def top_k_codes(pre: Tensor, k: int) -> Codes:
     return Codes(features[kept], values[kept], _offsets(kept.sum(1)))
 
 
+def group_max_codes(pre: Tensor, n_groups: int) -> Codes:
+    """The largest entry of each of `n_groups` equal runs of neighbouring features, then ReLU."""
+    values, within = pre.view(len(pre), n_groups, -1).max(dim=2)
+    features = within + torch.arange(n_groups, device=pre.device) * (pre.shape[1] // n_groups)
+    kept = values > 0
+    return Codes(features[kept], values[kept], _offsets(kept.sum(1)))
+
+
 def threshold_codes(pre: Tensor, threshold: Tensor | float) -> Codes:
     """Every entry strictly above `threshold` (a number or one per feature) and above zero."""
     positive = threshold.clamp_min(0) if isinstance(threshold, Tensor) else max(threshold, 0.0)
@@ -82,7 +90,11 @@ def _safe_cutoff(pre: Tensor, n_kept: int) -> float:
 def concatenate(parts: Sequence[Codes]) -> Codes:
     """Codes of consecutive chunks of tokens as one; at least one part."""
     counts = torch.cat([part.offsets.diff() for part in parts])
-    return Codes(torch.cat([p.indices for p in parts]), torch.cat([p.values for p in parts]), _offsets(counts))
+    indices, values = torch.cat([p.indices for p in parts]), torch.cat([p.values for p in parts])
+    shifts, scales = [p.shift for p in parts if p.shift is not None], [p.scale for p in parts if p.scale is not None]
+    if not shifts or not scales:
+        return Codes(indices, values, _offsets(counts))
+    return Codes(indices, values, _offsets(counts), torch.cat(shifts), torch.cat(scales))
 
 
 def _offsets(counts: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from facviz.errors import SaeError
-from facviz.sae.codes import Codes, concatenate, threshold_codes, top_k_codes
+from facviz.sae.codes import Codes, concatenate, group_max_codes, threshold_codes, top_k_codes
 from facviz.sae.screen import Screen
 from facviz.sae.weights import SaeWeights
 
@@ -20,7 +21,7 @@ __all__ = ["SAE", "Codes"]
 
 # Larger chunks are no faster (the matmul is saturated), smaller ones lose to per-chunk overhead at d_sae 65,536.
 _PRE_ACTIVATION_BYTES = 64 * 2**20
-_ARCHITECTURES = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu"}
+_ARCHITECTURES = {"relu": "standard", "topk": "topk", "groupmax": "groupmax", "jumprelu": "jumprelu"}
 
 
 class SAE:
@@ -29,7 +30,6 @@ class SAE:
     def __init__(self, weights: SaeWeights, metadata: Mapping[str, Any] | None = None) -> None:
         self.weights = weights
         self.metadata = dict(metadata or {})
-        self._decoder = weights.decoder
         self._chunk_tokens = max(1, _PRE_ACTIVATION_BYTES // (4 * weights.d_sae))
 
     @property
@@ -44,13 +44,17 @@ class SAE:
 
     @property
     def architecture(self) -> str:
-        """How it selects at inference: `standard` (ReLU), `topk` or `jumprelu` (also every BatchTopK export)."""
+        """How it selects at inference: `standard` (ReLU), `topk`, `groupmax` or `jumprelu` (BatchTopK too)."""
         return _ARCHITECTURES[self.weights.activation.kind]
 
     @property
     def W_dec(self) -> Tensor:  # noqa: N802
         """[d_sae, d_in] decoder directions, also where the decoder is tied."""
         return self._decoder
+
+    @cached_property
+    def _decoder(self) -> Tensor:
+        return self.weights.decoder  # a copy where it is tied, which encoding alone does without
 
     def to(self, device: torch.device | str) -> SAE:
         """The same SAE on another device."""
@@ -72,16 +76,48 @@ class SAE:
 
     def _encode_chunk(self, x: Tensor, dense: bool) -> Codes:
         w = self.weights
-        x = x.to(torch.float32) - w.b_dec if w.pre_bias else x.to(torch.float32)
-        screened = self._screen.encode(x) if self._screen and not dense else None
-        if screened is not None:
-            return screened
-        pre = torch.addmm(w.b_enc, x, w.W_enc)
-        if dense or w.activation.kind == "relu":
+        x, shift, scale = self._normalise(x.to(torch.float32))
+        x = x - w.b_dec if w.pre_bias else x
+        codes = self._screen.encode(x) if self._screen and not dense else None
+        if codes is None:
+            codes = self._select(torch.addmm(w.b_enc, x, w.W_enc), dense)
+        return codes if shift is None else replace(codes, shift=shift, scale=scale)
+
+    def _normalise(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        norm = self.weights.input_norm
+        if norm is None:
+            return x, None, None
+        shift = x.mean(1, keepdim=True)
+        x = x - shift
+        scale = x.std(1, correction=int(norm.unbiased), keepdim=True) + norm.eps
+        return x / scale, shift, scale
+
+    def _select(self, pre: Tensor, dense: bool) -> Codes:
+        activation = self.weights.activation
+        if dense or activation.kind == "relu":
             return threshold_codes(pre, 0.0)
-        if w.activation.threshold is not None:
-            return threshold_codes(pre, w.activation.threshold)
-        return top_k_codes(pre, w.activation.k or 0)
+        if activation.threshold is not None:
+            return threshold_codes(pre, activation.threshold)
+        select = group_max_codes if activation.kind == "groupmax" else top_k_codes
+        return select(pre, activation.k or 0)
+
+    @torch.no_grad()
+    def encode_features(self, x: Tensor, features: Sequence[int]) -> Tensor:
+        """Activations [n, len(features)] of these features alone, without computing the others.
+
+        Raises:
+            SaeError: features of this architecture compete, so none can be known without the others.
+        """
+        w, wanted = self.weights, torch.as_tensor(features, dtype=torch.int64, device=self.weights.W_enc.device)
+        if w.activation.kind not in ("relu", "jumprelu"):
+            raise SaeError(f"Features of a {w.activation.kind} SAE compete; encode all of them and choose.")
+        if len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < self.d_sae:
+            raise SaeError(f"A feature asked for does not exist; this SAE has the features 0 to {self.d_sae - 1}.")
+        x, _, _ = self._normalise(self._check_input(x).to(torch.float32))
+        pre = torch.addmm(w.b_enc[wanted], x - w.b_dec if w.pre_bias else x, w.W_enc[:, wanted])
+        threshold = w.activation.threshold
+        lowest = pre.new_zeros(()) if threshold is None else threshold[wanted].clamp_min(0)
+        return torch.where(pre > lowest, pre, 0.0)
 
     def to_dense(self, codes: Codes) -> Tensor:
         """[n, d_sae], zero where a feature is inactive."""
@@ -96,16 +132,22 @@ class SAE:
 
     @torch.no_grad()
     def decode(self, codes: Codes | Tensor) -> Tensor:
-        """Reconstruction [n, d_in] of sparse codes, or of dense feature activations [n, d_sae]."""
+        """Reconstruction [n, d_in] of sparse codes, or of dense feature activations [n, d_sae].
+
+        Raises:
+            SaeError: a shape does not fit, or the SAE normalises each token and the codes do not say by how much.
+        """
+        if self.weights.input_norm is not None and (isinstance(codes, Tensor) or codes.scale is None):
+            raise SaeError("This SAE normalises every token; decode the codes that its encode() gave, which say how.")
         if isinstance(codes, Tensor):
             if codes.ndim != 2 or codes.shape[1] != self.d_sae:
                 raise SaeError(f"Dense codes have shape {tuple(codes.shape)}; this SAE needs [n, {self.d_sae}].")
             return torch.addmm(self.weights.b_dec, codes.to(torch.float32), self._decoder)
         self._check_codes(codes)
         x = decode_bag(codes, self._decoder) + self.weights.b_dec
-        if codes.scale is not None:
-            x = x * codes.scale
-        return x if codes.shift is None else x + codes.shift
+        if codes.scale is None or codes.shift is None:
+            return x
+        return x * codes.scale + codes.shift
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """`decode(encode(x))`, [n, d_in]."""

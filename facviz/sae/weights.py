@@ -16,16 +16,28 @@ from facviz.errors import SaeError
 class Activation:
     """What turns pre-activations into feature activations at inference; all kinds clip at zero."""
 
-    kind: Literal["relu", "topk", "jumprelu"]
+    kind: Literal["relu", "topk", "groupmax", "jumprelu"]
     k: int | None = None
-    """topk: at most this many features per token (top k first, ReLU after)."""
+    """topk: at most this many features per token (top k first, ReLU after); groupmax: the largest of each of k groups
+    of neighbouring features."""
     threshold: Tensor | None = None
     """jumprelu: [d_sae], a pre-activation counts strictly above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """Each token centred and divided by its standard deviation + eps before the SAE, and the reverse after it."""
+
+    eps: float = 1e-5
+    unbiased: bool = True
+    """Whether the standard deviation divides by d_in − 1, as `torch.std` does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SaeWeights:
     """Float32 weights in x' = (x − b_dec if pre_bias) @ W_enc + b_enc, x̂ = acts @ W_dec + b_dec.
+
+    With `input_norm`, x and x̂ are those of normalised tokens.
 
     Raises:
         SaeError: a shape does not fit, a value is not finite, or the activation lacks its parameter.
@@ -37,6 +49,7 @@ class SaeWeights:
     b_dec: Tensor  # [d_in]
     activation: Activation
     pre_bias: bool = True
+    input_norm: LayerNorm | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,10 +79,12 @@ class SaeWeights:
 
     def _check_activation(self) -> None:
         kind, k = self.activation.kind, self.activation.k
-        if kind not in ("relu", "topk", "jumprelu"):
-            raise SaeError(f"The activation {kind!r} is unknown; use relu, topk or jumprelu.")
-        if kind == "topk" and (k is None or not 0 < k <= self.d_sae):
-            raise SaeError(f"A topk SAE needs a k between 1 and d_sae = {self.d_sae}, not {k}.")
+        if kind not in ("relu", "topk", "groupmax", "jumprelu"):
+            raise SaeError(f"The activation {kind!r} is unknown; use relu, topk, groupmax or jumprelu.")
+        if kind in ("topk", "groupmax") and (k is None or not 0 < k <= self.d_sae):
+            raise SaeError(f"A {kind} SAE needs a k between 1 and d_sae = {self.d_sae}, not {k}.")
+        if kind == "groupmax" and self.d_sae % (k or 1):
+            raise SaeError(f"A groupmax SAE needs a d_sae that its k groups share evenly, not {self.d_sae} and k {k}.")
         if kind == "jumprelu" and self.activation.threshold is None:
             raise SaeError("A jumprelu SAE needs a threshold per feature, and none is given.")
 

@@ -6,6 +6,7 @@ shards of a replaced result leave. The file can be deleted at any time and is ma
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,10 @@ _ORDER = {
 }
 
 
+_epochs = itertools.count(1)
+"""One count for all databases of the process, so that nothing cached from a file since replaced is taken again."""
+
+
 class Database(Queries):
     """The open file of one workspace; safe to share between threads, refused to a second process.
 
@@ -57,7 +62,7 @@ class Database(Queries):
         self._shown = workspace.root / DATABASE_FILE  # a rebuild writes elsewhere, but that is no user's concern
         self._writing = threading.RLock()
         self._seen: tuple[object, ...] = ()
-        self.epoch = 0
+        self.epoch = next(_epochs)
         self.damaged: list[str] = []
         self._connection = self._open()
         self._inode = self.path.stat().st_ino
@@ -85,7 +90,8 @@ class Database(Queries):
             changed, self.damaged = _take_in_shards(cursor, self.workspace)
             changed |= _take_in_events(cursor, self.workspace)
         self._seen = seen
-        self.epoch += changed
+        if changed:
+            self.epoch = next(_epochs)
         return changed
 
     def record(
@@ -157,7 +163,7 @@ class Database(Queries):
                 _insert_events(cursor, [event])
                 _replace_decision(cursor, target, row)
             self._seen = ()  # another tool may have logged something meanwhile: the next sync looks again
-            self.epoch += 1
+            self.epoch = next(_epochs)
         return event
 
     def _events_of(self, target: Target) -> list[dict[str, Any]]:

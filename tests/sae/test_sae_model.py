@@ -1,5 +1,7 @@
 """Encoding and decoding agree with dense arithmetic written out one token at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -8,7 +10,7 @@ from facviz.errors import SaeError
 from facviz.sae import model
 from facviz.sae.codes import Codes, batch_top_k_codes
 from facviz.sae.model import SAE
-from facviz.sae.weights import Activation, SaeWeights
+from facviz.sae.weights import Activation, LayerNorm, SaeWeights
 
 D_IN, D_SAE, K = 8, 20, 3
 THRESHOLD = torch.linspace(-0.5, 1.5, D_SAE)
@@ -162,3 +164,42 @@ def test_batch_selection_keeps_the_largest_of_the_whole_batch(n_kept):
     assert sorted(codes.values.tolist(), reverse=True) == expected
     assert torch.equal(pre[codes.tokens, codes.indices], codes.values)
     assert bool(((codes.tokens * 40 + codes.indices).diff() > 0).all())
+
+
+def test_a_normalising_sae_reads_normalised_tokens_and_gives_back_their_scale():
+    torch.manual_seed(0)
+    weights = SaeWeights(
+        W_enc=torch.randn(6, 12),
+        b_enc=torch.randn(12),
+        W_dec=torch.randn(12, 6),
+        b_dec=torch.randn(6),
+        activation=Activation("relu"),
+        input_norm=LayerNorm(eps=1e-5),
+    )
+    plain = SAE(replace(weights, input_norm=None))
+    x = 5 + 3 * torch.randn(7, 6)
+    shift, scale = x.mean(1, keepdim=True), x.std(1, keepdim=True) + 1e-5
+    expected = plain.reconstruct((x - shift) / scale) * scale + shift
+    torch.testing.assert_close(SAE(weights).reconstruct(x), expected)
+    with pytest.raises(SaeError, match="normalises every token"):
+        SAE(weights).decode(SAE(weights).encode_dense(x))
+
+
+def test_group_max_keeps_the_largest_of_each_run_of_features_if_it_is_positive():
+    pre = torch.tensor([[1.0, 2.0, -3.0, -1.0], [5.0, 4.0, 0.5, 0.25]])
+    weights = SaeWeights(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4), Activation("groupmax", k=2))
+    assert SAE(weights).encode_dense(pre).tolist() == [[0.0, 2.0, 0.0, 0.0], [5.0, 0.0, 0.5, 0.0]]
+
+
+@pytest.mark.parametrize("activation", [Activation("relu"), Activation("jumprelu", threshold=torch.full((12,), 0.7))])
+def test_features_alone_are_what_they_are_among_all(activation):
+    torch.manual_seed(1)
+    weights = SaeWeights(torch.randn(6, 12), torch.randn(12), torch.randn(12, 6), torch.randn(6), activation)
+    x = torch.randn(9, 6)
+    torch.testing.assert_close(SAE(weights).encode_features(x, [7, 0]), SAE(weights).encode_dense(x)[:, [7, 0]])
+
+
+def test_features_that_compete_are_not_encoded_alone():
+    weights = SaeWeights(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4), Activation("topk", k=2))
+    with pytest.raises(SaeError, match="compete"):
+        SAE(weights).encode_features(torch.zeros(1, 4), [0])

@@ -39,10 +39,11 @@ def layer_of(hook_name: str) -> int | None:
     return int(match[1]) + (match[2] == "post") if match else None
 
 
-def sniff(path: Path) -> bool:
-    """Whether `path` is such a folder or one of its two files."""
+def sniff(path: Path) -> str:
+    """What such a folder, or one of its two files, is recognised by; empty for anything else."""
     folder = _folder(path)
-    return (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()
+    both = (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()
+    return f"{CONFIG_FILE} beside {WEIGHTS_FILE}" if both else ""
 
 
 def load(path: Path) -> SAE:

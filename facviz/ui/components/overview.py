@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from facviz.jobs import list_jobs
+from facviz.pipeline.demo import demo_id, reset_demo
 from facviz.pipeline.export import export
 from facviz.prompts import task_names
 from facviz.store.workspace import open_workspace
@@ -125,6 +126,20 @@ def report_button(root: Path) -> None:
         icon=":material/download:",
         on_click="ignore",
     )
+
+
+def reset_demo_button(here: Here) -> None:
+    """On the demo only: back to how it shipped, once the reader confirms."""
+    if not demo_id(here.database.workspace):
+        return
+    with st.popover("Reset demo", icon=":material/restart_alt:", key="fv_overview_reset"):
+        st.caption(
+            "Edits, verdicts and texts made here give way to the demo as it shipped. "
+            "The present one is kept in a folder beside it until the next reset."
+        )
+        if st.button("Reset the demo now", key="fv_overview_reset_now"):
+            reset_demo(here.root)
+            st.rerun()
 
 
 def _metric(column: Any, label: str, value: str, below: str | None, explanation: str) -> None:
