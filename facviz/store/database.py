@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,14 @@ from facviz.store.events import (
 )
 from facviz.store.manifest import Shard
 from facviz.store.queries import DERIVED_VIEWS, Queries
-from facviz.store.reader import SETTINGS, create_event_tables, event_rows, parquet_source, shard_errors
+from facviz.store.reader import SETTINGS, create_event_tables, event_rows, numbered_parquet_source, shard_errors
 from facviz.store.schema import DECISION_SCHEMA, SCHEMA_VERSION, TABLES
 from facviz.store.workspace import Workspace
 
 DATABASE_FILE = "facviz.duckdb"
 STORAGE_VERSION = "v1.5.0"
 """Written so that both supported major versions of DuckDB open the file."""
+_SHARDS_AT_ONCE = 64
 _ORDER = {
     "doc_activation": "ORDER BY sae_id, dataset_id, feature_id, max_act DESC",
     "span": "ORDER BY feature_id, rank",
@@ -300,9 +301,11 @@ def _take_in_shards(cursor: duckdb.DuckDBPyConnection, workspace: Workspace) -> 
         cursor.execute("DELETE FROM shard_taken WHERE table_name = ? AND shard_no = ?", [table, number])
     new = sorted((s for key, s in live.items() if key not in taken), key=lambda s: s.number)
     damage = {shard.number: _damage_of(shard.path) for shard in new}
-    for shard in new:
-        if not damage[shard.number]:
-            _take_in(cursor, shard)
+    sound = [shard for shard in new if not damage[shard.number]]
+    for table in dict.fromkeys(shard.table for shard in sound):
+        shards = [shard for shard in sound if shard.table == table]
+        for start in range(0, len(shards), _SHARDS_AT_ONCE):
+            _take_in(cursor, table, shards[start : start + _SHARDS_AT_ONCE])
     return bool(new) or bool(taken - live.keys()), [sentence for sentence in damage.values() if sentence]
 
 
@@ -318,10 +321,11 @@ def _damage_of(path: Path) -> str:
     return ""
 
 
-def _take_in(cursor: duckdb.DuckDBPyConnection, shard: Shard) -> None:
-    source = f"SELECT *, {shard.number} AS shard_no FROM {parquet_source([shard.path])} {_ORDER.get(shard.table, '')}"  # noqa: S608
-    cursor.execute(f"INSERT INTO shard_{shard.table} BY NAME {source}")
-    cursor.execute("INSERT INTO shard_taken VALUES (?, ?)", [shard.table, shard.number])
+def _take_in(cursor: duckdb.DuckDBPyConnection, table: str, shards: Sequence[Shard]) -> None:
+    """Many shards in one statement, which costs more than the rows of a small one."""
+    source = f"{numbered_parquet_source(shards)} {_ORDER.get(table, '')}"
+    cursor.execute(f"INSERT INTO shard_{table} BY NAME SELECT * FROM {source}")  # noqa: S608
+    cursor.execute("INSERT INTO shard_taken SELECT ?, unnest(?)", [table, [shard.number for shard in shards]])
 
 
 def _take_in_events(cursor: duckdb.DuckDBPyConnection, workspace: Workspace) -> bool:

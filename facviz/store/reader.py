@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from facviz.errors import WorkspaceError
 from facviz.store.events import decisions, read_events
+from facviz.store.manifest import Shard
 from facviz.store.queries import DERIVED_VIEWS, Queries
 from facviz.store.schema import DECISION_SCHEMA, EVENT_COLUMNS, TABLES
 
@@ -98,6 +99,14 @@ def parquet_source(shards: Sequence[Path]) -> str:
     return f"read_parquet([{files}], union_by_name=true, hive_partitioning=false)"
 
 
+def numbered_parquet_source(shards: Sequence[Shard]) -> str:
+    """SQL reading exactly these shards, each row with the `shard_no` it came from."""
+    names = ", ".join(_quoted(str(shard.path)) for shard in shards)
+    numbers = ", ".join(str(shard.number) for shard in shards)
+    rows = parquet_source([shard.path for shard in shards]).removesuffix(")") + ", filename=true)"
+    return f"(SELECT * EXCLUDE (filename), ([{numbers}])[list_position([{names}], filename)] AS shard_no FROM {rows})"  # noqa: S608
+
+
 def create_event_tables(connection: duckdb.DuckDBPyConnection, events: Sequence[Mapping[str, Any]]) -> None:
     """`review_event` as logged, and `decision`, the state it adds up to."""
     create_filled(connection, "logged_event", event_rows(events))
@@ -133,5 +142,8 @@ def shard_errors() -> Iterator[None]:
 
 def _literal(path: str) -> str:
     """SQL literal of exactly this path: `*`, `?` and `[` in it match only themselves."""
-    exact = "".join(f"[{c}]" if c in "*?[" else c for c in path)
-    return "'" + exact.replace("'", "''") + "'"
+    return _quoted("".join(f"[{c}]" if c in "*?[" else c for c in path))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

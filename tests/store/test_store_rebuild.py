@@ -61,7 +61,7 @@ def test_after_the_file_is_deleted_or_things_change_a_rebuild_has_everything_aga
     check_same(full_workspace, rebuild_database(full_workspace))
 
 
-def test_activations_of_a_shard_lie_by_feature_and_strongest_first(workspace):
+def test_activations_taken_in_together_lie_by_feature_and_strongest_first(workspace):
     from facviz.store.schema import rows_to_arrow
 
     for shard, acts in enumerate([[1.0, 3.0], [2.0, 4.0]]):
@@ -71,7 +71,7 @@ def test_activations_of_a_shard_lie_by_feature_and_strongest_first(workspace):
     rebuild_database(workspace)
     with duckdb.connect(str(workspace.root / "facviz.duckdb"), read_only=True) as file:
         found = file.execute("SELECT feature_id, max_act FROM shard_doc_activation ORDER BY rowid").fetchall()
-    assert found == [(0, 3.0), (1, 1.0), (0, 4.0), (1, 2.0)]
+    assert found == [(0, 4.0), (0, 3.0), (1, 2.0), (1, 1.0)]
 
 
 @pytest.mark.parametrize("folder", ["it's a place", "clock with blocks", "a[1]", "name=evil"])
@@ -79,6 +79,8 @@ def test_a_rebuild_works_wherever_the_workspace_lies(tmp_path, dataset_rows, fol
     workspace = Workspace.create(tmp_path / folder)
     workspace.manifest.write_shard(Scope("data", "d", "f" * 16), "dataset", "0", dataset_rows("it's"))
     check_same(workspace, rebuild_database(workspace))
+    with duckdb.connect(str(workspace.root / "facviz.duckdb"), read_only=True) as file:
+        assert file.execute("SELECT shard_no FROM shard_dataset").fetchall() == [(0,)]
 
 
 @pytest.mark.parametrize("damage", [b"", b"junk", b"x" * 20_000, None])
