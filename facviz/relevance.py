@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.stats import rankdata
 
 from facviz.errors import InputError
 from facviz.protocols import Embedder
@@ -196,6 +195,8 @@ def _auroc_terms(labels: Sequence[Bools]) -> tuple[Floats, float]:
 
 def _weighted_ranks(dense: Floats, strata: _Strata) -> Floats:
     """Midranks within each group times the weights, [n_kept, n_features]: summed over positives, AUROC + offset."""
+    from scipy.stats import rankdata  # takes half a second, and the dashboard's first page needs none of it
+
     ranks = np.concatenate([rankdata(dense[members], axis=0) for members in strata.groups])
     return np.asarray(ranks * strata.weight[:, None])
 
