@@ -34,6 +34,7 @@ from facviz.records import Document, Message, TokenizedDocument
 from facviz.sae.model import SAE
 from facviz.sae.weights import Activation, SaeWeights
 from facviz.testing.fakes import SilentProgress
+from facviz.testing.families import FAMILIES, random_model
 from facviz.testing.planted import (
     D_IN,
     D_SAE,
@@ -231,6 +232,33 @@ def test_a_shared_template_start_is_run_once_and_changes_no_activation(n_shared)
         mine = together.doc_index == row
         assert together.position[mine].tolist() == list(range(9, len(document.token_ids) - 2))
         torch.testing.assert_close(together.acts[torch.from_numpy(mine)], alone.acts, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("site", ["resid", "mlp", "attn"])
+@pytest.mark.parametrize("layer", [1, 3, 4])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_reads_at_every_site_what_each_document_alone_gives(family, layer, site):
+    backbone = Backbone(random_model(family), None, layer, site=site)
+    rng = np.random.default_rng(1)
+    start = rng.integers(0, 40, 9)
+    documents = []
+    for number in range(3):
+        ids = np.concatenate([start, rng.integers(0, 40, 3 + 2 * number), [1, 2]])
+        content = np.arange(len(ids)) >= 9
+        content[-2:] = False
+        documents.append(TokenizedDocument(number, ids, content, ids * 0, ids * 0))
+    shapes = []
+    embedding = backbone.model.get_input_embeddings()
+    handle = embedding.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    [together] = content_activations(backbone, documents, 1000)
+    handle.remove()
+    has_sliding_cache = family in ("mistral", "gemma2", "gemma3")
+    assert shapes == ([(3, 16)] if has_sliding_cache else [(1, 9), (3, 7)])
+    for row, document in enumerate(together.documents):
+        ids = torch.from_numpy(document.token_ids)[None]
+        alone = activations_at_layer(backbone, ids)[0][torch.from_numpy(document.is_content)]
+        mine = torch.from_numpy(together.doc_index == row)
+        torch.testing.assert_close(together.acts[mine], alone, rtol=1e-5, atol=1e-5)
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 100))

@@ -294,6 +294,15 @@ def test_only_what_bounds_memory_is_left_out_of_fingerprints():
     assert left_out == [("BackboneConfig", "batch_tokens")]
 
 
+def test_a_field_added_later_renames_no_result_while_it_keeps_its_default():
+    config = BackboneConfig(name="m", layer=3)
+    before = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    del before["site"], before["batch_tokens"]
+    assert fingerprint("a", config) == fingerprint("a", before)
+    assert fingerprint(dataclasses.replace(config, site="mlp")) == fingerprint(before | {"site": "mlp"})
+    assert len({fingerprint(dataclasses.replace(config, site=site)) for site in ("resid", "mlp", "attn")}) == 3
+
+
 def test_a_fingerprint_is_the_same_in_every_process(run_python):
     program = "from facviz.config import *; print(fingerprint(SaeConfig(), {'b': 1, 'a': (2, None)}, 'é', 0.1))"
     expected = fingerprint(SaeConfig(), {"a": [2, None], "b": 1}, "é", 0.1)

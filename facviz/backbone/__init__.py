@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from facviz.backbone.model import Backbone, load_backbone, load_tokenizer
 from facviz.backbone.rendering import Renderer
+from facviz.backbone.sites import Site, SiteKind, site_of
 
-__all__ = ["Backbone", "Renderer", "load_backbone", "load_tokenizer"]
+__all__ = ["Backbone", "Renderer", "Site", "SiteKind", "load_backbone", "load_tokenizer", "site_of"]

@@ -1,4 +1,4 @@
-"""The loaded backbone: model, tokenizer, and the one place in it that `hidden_states[L]` is read from.
+"""The loaded backbone: model, tokenizer, and the one site in it that model activations are read at.
 
 torch and transformers are imported inside functions, so that rendering needs neither.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from facviz.backbone.locate import identity_of, locate
 from facviz.backbone.quiet import one_line, quiet
+from facviz.backbone.sites import FAMILIES, Family, Site, SiteKind, hook_name, module_name
 from facviz.config import BackboneConfig
 from facviz.errors import BackboneError
 
@@ -21,37 +22,44 @@ if TYPE_CHECKING:
 
 HookKind = Literal["output", "input"]
 
-_FAMILIES = (  # decoder layers and final norm: Llama, Qwen, Mistral, Gemma; GPT-2; GPT-NeoX
-    ("model.layers", "model.norm"),
-    ("transformer.h", "transformer.ln_f"),
-    ("gpt_neox.layers", "gpt_neox.final_layer_norm"),
-)
-
 
 class Backbone:
     """A causal language model read at hidden-state index `layer` (0 the embeddings; None takes half depth).
 
+    `site` chooses that hidden state itself, or what the MLP or attention of `layers[layer - 1]` adds to make it.
     `identity` names its weights, config and tokenizer; empty for a model that came from no folder.
 
     Raises:
-        BackboneError: the decoder layers are not found, or `layer` lies outside 0..n_layers.
+        BackboneError: the decoder layers or the site are not found, or `layer` lies outside 0..n_layers (from 1 for
+            an MLP or attention).
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, layer: int | None = None, name: str = "", identity: str = ""
+        self,
+        model: Any,
+        tokenizer: Any,
+        layer: int | None = None,
+        name: str = "",
+        identity: str = "",
+        site: SiteKind = "resid",
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
         self.identity = identity
-        self.layer = self.n_layers // 2 if layer is None else layer
-        if not 0 <= self.layer <= self.n_layers:
-            raise BackboneError(f"Layer {layer} does not exist in {name or 'this model'}; choose 0 to {self.n_layers}.")
+        self.site: SiteKind = site
+        first = 0 if site == "resid" else 1
+        self.layer = max(self.n_layers // 2, first) if layer is None else layer
+        if not first <= self.layer <= self.n_layers:
+            where = f"{name or 'this model'}{'' if site == 'resid' else f' at site {site}'}"
+            raise BackboneError(f"Layer {layer} does not exist in {where}; choose {first} to {self.n_layers}.")
+        self.hook_point()
 
     @property
     def n_layers(self) -> int:
         """Number of decoder layers; the last hidden-state index."""
-        return len(self._parts[0])
+        layers: Any = self.model.get_submodule(self.family.layers)
+        return len(layers)
 
     @property
     def d_model(self) -> int:
@@ -59,35 +67,37 @@ class Backbone:
         return int(self.unembedding.shape[1])
 
     @property
+    def place(self) -> Site:
+        """Kind and layer of what is read."""
+        return Site(self.site, self.layer)
+
+    @property
     def hook_name(self) -> str:
-        """The place in SAELens' words: `blocks.{L-1}.hook_resid_post`, `blocks.0.hook_resid_pre` for L = 0."""
-        return f"blocks.{self.layer - 1}.hook_resid_post" if self.layer else "blocks.0.hook_resid_pre"
+        """The place in SAELens' words, such as `blocks.{L-1}.hook_resid_post`."""
+        return hook_name(self.place)
 
     def hook_point(self) -> tuple[torch.nn.Module, HookKind]:
-        """Module whose output, or first input, is `hidden_states[layer]` (a v4 decoder layer's output is a tuple).
+        """Module whose output, or first input, is read: `hidden_states[layer]`, or what an MLP or attention adds.
 
         L = 0 is read where it enters the first layer, after position embeddings and scaling; L = n_layers is, as in
         `output_hidden_states=True`, what leaves the final norm.
         """
-        layers, norm = self._parts
-        if self.layer == 0:
-            return layers[0], "input"
-        return (norm if self.layer == self.n_layers else layers[self.layer - 1]), "output"
+        return self.model.get_submodule(module_name(self.place, self)), "output" if self.layer else "input"
 
     @property
     def layer_module(self) -> torch.nn.Module:
-        """Module of `hook_point`; its output is `hidden_states[layer]`, its input for L = 0."""
+        """Module of `hook_point`; what is read is its output, its input for L = 0."""
         return self.hook_point()[0]
 
     def on_model_acts(self, callback: Callable[[torch.Tensor], None]) -> RemovableHandle:
-        """Call back with `hidden_states[layer]` [batch, position, d_model] of each forward until `handle.remove()`."""
+        """Call back with what is read, [batch, position, d_model], of each forward until `handle.remove()`."""
         module, kind = self.hook_point()
 
         def on_input(_: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             callback(args[0] if args else kwargs["hidden_states"])
 
         def on_output(_: object, __: object, output: Any) -> None:
-            callback(output[0] if isinstance(output, tuple) else output)
+            callback(output[0] if isinstance(output, tuple) else output)  # attention, and v4 decoder layers
 
         if kind == "input":
             return module.register_forward_pre_hook(on_input, with_kwargs=True)
@@ -107,7 +117,7 @@ class Backbone:
         """Scale the final norm applies to each direction, [d_model]; None for a norm without one."""
         import torch
 
-        norm = self._parts[1]
+        norm = self.model.get_submodule(self.family.norm)
         weight = getattr(norm, "weight", None)
         if weight is None or isinstance(norm, torch.nn.LayerNorm):
             return weight
@@ -116,11 +126,11 @@ class Backbone:
         return scale
 
     @cached_property
-    def _parts(self) -> tuple[Any, Any]:
-        for layers, norm in _FAMILIES:
-            found = _attribute(self.model, layers), _attribute(self.model, norm)
-            if found[0] is not None and found[1] is not None:
-                return found
+    def family(self) -> Family:
+        """Where this model keeps its decoder layers and final norm."""
+        for family in FAMILIES:
+            if all(_attribute(self.model, path) is not None for path in (family.layers, family.norm)):
+                return family
         raise BackboneError(
             f"The decoder layers of {type(self.model).__name__} are not where Llama, Qwen, Mistral, Gemma, GPT-2 or "
             "GPT-NeoX have them; choose a model of one of these families."
@@ -139,6 +149,7 @@ def load_backbone(
     *,
     config: BackboneConfig | None = None,
     dtype: torch.dtype | None = None,
+    site: SiteKind | None = None,
 ) -> Backbone:
     """Load a causal LM from a hub id, folder, GGUF file or `default`, on the CPU, without gradients.
 
@@ -155,7 +166,8 @@ def load_backbone(
     if dtype is None:
         dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     tokenizer, model = _read_tokenizer(folder, name), _read_model(folder, name, dtype)
-    return Backbone(model, tokenizer, config.layer if layer is None else layer, name, identity_of(folder))
+    layer = config.layer if layer is None else layer
+    return Backbone(model, tokenizer, layer, name, identity_of(folder), site or config.site)
 
 
 def load_tokenizer(name: str = "default") -> Any:

@@ -69,12 +69,13 @@ def _backbone_session(arguments: argparse.Namespace, workspace: Workspace) -> It
     """A locked session on the flags' backbone, else the last one that worked here, else the default."""
     with _locked(arguments, workspace):
         remembered = workspace.meta.get("backbone", {})
-        given = {"name": arguments.backbone, "layer": arguments.layer, "max_tokens": arguments.max_tokens_per_doc}
+        given = {"name": arguments.backbone, "layer": arguments.layer, "site": arguments.site}
+        given |= {"max_tokens": arguments.max_tokens_per_doc}
         config = from_mapping(
             BackboneConfig, {**remembered, **{k: v for k, v in given.items() if v is not None}}, where=HERE
         )
         yield Session(workspace, config, choose_progress(arguments.quiet))
-        described = {"name": config.name, "layer": config.layer, "max_tokens": config.max_tokens}
+        described = {n: getattr(config, n) for n in ("name", "layer", "site", "max_tokens")}
         if remembered != described:
             workspace.remember(backbone=described)
 

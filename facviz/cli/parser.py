@@ -46,6 +46,7 @@ def _common() -> argparse.ArgumentParser:
 def _backbone_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", metavar="B", help="hub id, folder, GGUF file or `default`")
     parser.add_argument("--layer", type=int, metavar="L", help="hidden-state index; default half depth")
+    parser.add_argument("--site", choices=["resid", "mlp", "attn"], help="residual stream, or what adds to it there")
     parser.add_argument("--max-tokens-per-doc", type=int, metavar="N", help="documents are cut to this many tokens")
 
 

@@ -6,6 +6,7 @@ from facviz.config.checks import check_ranges, validate_run
 from facviz.config.fingerprints import fingerprint
 from facviz.config.stages import (
     NOT_IN_FINGERPRINT,
+    NOT_IN_FINGERPRINT_AT_DEFAULT,
     BackboneConfig,
     CaptureConfig,
     CoverageConfig,
@@ -22,6 +23,7 @@ from facviz.config.toml import from_mapping, load_run_config
 
 __all__ = [
     "NOT_IN_FINGERPRINT",
+    "NOT_IN_FINGERPRINT_AT_DEFAULT",
     "BackboneConfig",
     "CaptureConfig",
     "CoverageConfig",

@@ -18,10 +18,16 @@ def fingerprint(*parts: object) -> str:
 
 def _canonical(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = [f for f in dataclasses.fields(value) if f.metadata.get("fingerprint", True)]
+        kept = [f for f in dataclasses.fields(value) if _counts(f, getattr(value, f.name))]
         return {f.name: _canonical(getattr(value, f.name)) for f in kept}
     if isinstance(value, Mapping):
         return {str(k): _canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_canonical(v) for v in value]
     return value
+
+
+def _counts(f: dataclasses.Field[object], value: object) -> bool:
+    if value == f.default and not f.metadata.get("fingerprint_default", True):
+        return False
+    return bool(f.metadata.get("fingerprint", True))

@@ -8,6 +8,9 @@ from typing import Literal
 NOT_IN_FINGERPRINT = {"fingerprint": False}
 """Marks fields that cannot change a result, such as device memory."""
 
+NOT_IN_FINGERPRINT_AT_DEFAULT = {"fingerprint_default": False}
+"""Marks fields added since results were first named: at its default such a field renames none of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
@@ -65,6 +68,8 @@ class BackboneConfig:
     """Hub id, local folder, GGUF file, or `default` for the packaged SmolLM2-135M-Instruct."""
     layer: int | None = None
     """Hidden-state index: 0 the embeddings, L the output of `layers[L-1]`; None takes half depth."""
+    site: Literal["resid", "mlp", "attn"] = field(default="resid", metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """`resid` reads that hidden state; `mlp` and `attn` what the MLP or attention of `layers[L-1]` adds to it."""
     max_tokens: int = 512
     """Documents are cut to this many tokens; what was cut is counted."""
     system_prompt: str | None = None
@@ -95,12 +100,16 @@ class SaeConfig:
 
     path: str = ""
     """Load this saved SAE instead of training one."""
-    architecture: Literal["batchtopk", "topk"] = "batchtopk"
-    """BatchTopK is exported as JumpReLU with one threshold; TopK keeps k per token."""
+    architecture: Literal["batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "paper"] = "batchtopk"
+    """BatchTopK is exported as JumpReLU with one threshold; TopK keeps k per token; `paper` is arXiv 2602.10388's."""
     d_sae: int = 4096
     """Number of features."""
     k: int = 32
-    """Active features per token (on average for BatchTopK)."""
+    """Active features per token: at most for TopK, on average for the others."""
+    sparsity_coefficient: float | None = field(default=None, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Fixed weight of the penalty of relu, gated and jumprelu; None steers it so that L0 ends near k."""
+    matryoshka_widths: tuple[int, ...] = field(default=(), metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Prefixes of the dictionary that reconstruct by themselves; empty takes a sixteenth, a quarter and all."""
     epochs: int = 3
     """Passes over the captured tokens."""
     batch_tokens: int = 2048

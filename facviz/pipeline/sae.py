@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from facviz.activations import ActivationShards, SaeEncoder
+    from facviz.backbone import Backbone, Site
     from facviz.sae.metrics import SaeMetrics
     from facviz.sae.model import SAE
     from facviz.sae.train import StepReport
@@ -107,15 +108,20 @@ def _init_sample(shards: ActivationShards, config: SaeConfig) -> Tensor:
 
 def _metadata(session: Session, config: SaeConfig, captured: dict[str, Any]) -> dict[str, Any]:
     backbone = session.backbone_config
-    return {
+    return _place_metadata(session.backbone) | {
         "model_name": backbone.name,
-        "layer": session.backbone.layer,
         "context_size": backbone.max_tokens,
         "training_architecture": config.architecture,
         "k": config.k,
         "dataset": captured["dataset"],
         "n_train_tokens": captured["n_tokens"],
     }
+
+
+def _place_metadata(backbone: Backbone) -> dict[str, Any]:
+    """Where an SAE reads; `layer` stands for a hidden state alone, so no file says it of an MLP or attention."""
+    layer = {"layer": backbone.layer} if backbone.site == "resid" else {}
+    return layer | {"hook_name": backbone.hook_name}
 
 
 def _evaluate(sae: SAE, chunks: Iterator[Tensor]) -> SaeMetrics:
@@ -128,7 +134,10 @@ def _evaluate(sae: SAE, chunks: Iterator[Tensor]) -> SaeMetrics:
 
 
 def load(session: Session, path: Path, format: str = "auto") -> dict[str, Any]:
-    """Take a saved SAE into the workspace; its id is the hash of its weights."""
+    """Take a saved SAE into the workspace; its id is the hash of its weights.
+
+    The site is the one its hook name tells; so is the layer, unless the session's configuration gives one.
+    """
     from facviz.sae.formats import load_sae
 
     sae = load_sae(path, format)
@@ -137,16 +146,36 @@ def load(session: Session, path: Path, format: str = "auto") -> dict[str, Any]:
             f"This SAE reads {sae.d_in} dimensions but {session.backbone.name} has {session.backbone.d_model}; "
             "name the backbone it was trained on with --backbone."
         )
-    layer = sae.metadata.get("layer")
-    if session.backbone_config.layer is None and isinstance(layer, int) and layer != session.backbone.layer:
-        session.move_to_layer(layer)
-    sae_id = fingerprint("loaded", session.backbone.identity, session.backbone.layer, _weights_digest(sae))[:12]
+    place = _place_of(sae, session)
+    if place != session.backbone.place:
+        session.move_to_layer(place.layer, place.kind)
+    site = [] if place.kind == "resid" else [place.kind]
+    sae_id = fingerprint("loaded", session.backbone.identity, place.layer, _weights_digest(sae), *site)[:12]
 
     def work() -> dict[str, Any]:
+        sae.metadata.pop("layer", None)
+        sae.metadata |= _place_metadata(session.backbone)  # SAELens opens what is saved here: it knows no module names
         sae.save(session.workspace.sae_folder(sae_id) / "weights")
         return _write_sae(session, sae, sae_id, None, sae.weights.activation.k or 0, sae.architecture)
 
     return session.run_once(Scope("sae", sae_id, sae_id), work)
+
+
+def _place_of(sae: SAE, session: Session) -> Site:
+    from facviz.backbone import Site, site_of
+
+    backbone, chosen = session.backbone, session.backbone_config.layer
+    name, layer = sae.metadata.get("hook_name"), sae.metadata.get("layer")
+    told = site_of(name, backbone) if isinstance(name, str) else None
+    if told is None and isinstance(layer, int):  # formats state it of hidden states alone
+        told = Site("resid" if name else backbone.site, layer)
+    if told is None and name and chosen is None:
+        raise SaeError(
+            f"This SAE reads {str(name)[:80]!r}, which facviz cannot read in {backbone.name}; if that is a hidden "
+            "state, or what an MLP or attention adds to one, say so with --layer and --site."
+        )
+    told = told or backbone.place
+    return told if chosen is None else Site(told.kind, chosen)
 
 
 def _weights_digest(sae: SAE) -> str:

@@ -17,7 +17,7 @@ from facviz.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
-    from facviz.backbone import Backbone, Renderer
+    from facviz.backbone import Backbone, Renderer, SiteKind
     from facviz.sae.model import SAE
 
 CODE_VERSION = 1
@@ -62,9 +62,10 @@ class Session:
             self.workspace.remember(dtype=chosen, bfloat16_speedup=round(ratio, 2))
         return half if chosen == "bfloat16" else self.backbone
 
-    def move_to_layer(self, layer: int) -> None:
-        """Read another layer, for instance the one a loaded SAE was trained on."""
-        self.backbone_config = dataclasses.replace(self.backbone_config, layer=layer)
+    def move_to_layer(self, layer: int, site: SiteKind | None = None) -> None:
+        """Read another layer, and site unless None, for instance those a loaded SAE was trained on."""
+        site = site or self.backbone_config.site
+        self.backbone_config = dataclasses.replace(self.backbone_config, layer=layer, site=site)
         for loaded in ("backbone", "fast"):
             self.__dict__.pop(loaded, None)
 
@@ -93,7 +94,7 @@ class Session:
         return SaeEncoder(self.backbone, sae, roles=roles, config=self.backbone_config, fast=self.fast)
 
     def encoding_fingerprint(self) -> str:
-        """Names everything that decides model activations: weights, layer, template use, cut and precision."""
+        """Names everything that decides model activations: weights, layer, site, template use, cut and precision."""
         _ = self.fast
         config = dataclasses.replace(self.backbone_config, name="", layer=self.backbone.layer, dtype="auto")
         return fingerprint(self.backbone.identity, config, self.workspace.meta.get("dtype"), self.backbone_config.dtype)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from facviz.errors import SaeError
 from facviz.files import write_files
+from facviz.sae.weights import SaeWeights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,24 +34,33 @@ class CheckpointSink(Protocol):
     def due(self, step: int) -> bool:
         """Whether the state after `step` steps is wanted."""
 
-    def save(self, state: TrainState) -> None:
-        """Keep the state durably before returning."""
+    def save(self, state: TrainState, export: Callable[[], SaeWeights]) -> None:
+        """Keep the state durably before returning; `export` gives the weights at this step, for who judges them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FileCheckpoints:
-    """The latest state in one file, renewed every `every_steps` steps."""
+    """The latest state in one file, renewed every `every_steps` steps or `every_seconds` seconds, what comes first.
+
+    `judge` sees the weights before their state is kept, so that a kill in between repeats it.
+    """
 
     path: Path
     every_steps: int = 200
+    every_seconds: float = 30.0
+    judge: Callable[[int, Callable[[], SaeWeights]], None] | None = None
+    _saved: float = field(default_factory=time.monotonic)
 
     def due(self, step: int) -> bool:
-        """Every `every_steps` steps."""
-        return step % self.every_steps == 0
+        """Whether enough steps or seconds passed."""
+        return step % self.every_steps == 0 or time.monotonic() - self._saved >= self.every_seconds
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, export: Callable[[], SaeWeights]) -> None:
         """Replace the file."""
+        if self.judge is not None:
+            self.judge(state.step, export)
         save_state(state, self.path)
+        self._saved = time.monotonic()
 
 
 def save_state(state: TrainState, path: Path) -> None:

@@ -87,6 +87,12 @@ def _safe_cutoff(pre: Tensor, n_kept: int) -> float:
     return max(float(probe.topk(n_probe, sorted=False).values.min()), 0.0)
 
 
+def codes_where(features: Tensor, tokens: Tensor, n_tokens: int, is_kept: Tensor) -> Codes:
+    """The pattern of some of the entries listed by token; its values are the feature ids."""
+    kept = features[is_kept]
+    return Codes(kept, kept, _offsets(torch.bincount(tokens[is_kept], minlength=n_tokens)))
+
+
 def concatenate(parts: Sequence[Codes]) -> Codes:
     """Codes of consecutive chunks of tokens as one; at least one part."""
     counts = torch.cat([part.offsets.diff() for part in parts])

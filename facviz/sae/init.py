@@ -16,7 +16,7 @@ class InitialWeights:
 
     W_enc: Tensor
     b_enc: Tensor
-    W_dec: Tensor
+    W_dec: Tensor | None  # None: tied to W_enc
     b_dec: Tensor
     input_scale: float
 

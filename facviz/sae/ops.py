@@ -28,6 +28,11 @@ class Pattern:
     order: Tensor  # [nnz] entries sorted by feature, then token
     feature_offsets: Tensor  # [d_sae + 1]
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens, with or without an entry."""
+        return len(self.offsets) - 1
+
     @classmethod
     def of(cls, codes: Codes, d_sae: int) -> Pattern:
         """The pattern of codes; their values are dropped."""

@@ -30,9 +30,12 @@ class Recipe:
         return self.learning_rate * min(1.0, warmup, decay)
 
 
-def recipe_for(config: SaeConfig, n_steps: int) -> Recipe:
-    """The recipe of a run of `n_steps`; values given in the config win."""
+def recipe_for(config: SaeConfig, n_steps: int, constant_rate: float | None = None) -> Recipe:
+    """The recipe of a run of `n_steps`; values given in the config win, then an architecture's own constant rate."""
     tokens = n_steps * config.batch_tokens
+    dead_after = config.dead_after_tokens or min(_MAX_DEAD_TOKENS, int(_DEAD_SHARE * tokens))
+    if constant_rate is not None:
+        return Recipe(n_steps, config.learning_rate or constant_rate, 0, 0, dead_after)
     rate = _SHORT_RUN_LR if tokens < _SHORT_RUN_TOKENS else _LONG_RUN_LR
     scaled_rate = rate * (config.batch_tokens / _BASE_BATCH_TOKENS) ** 0.5
     return Recipe(
@@ -40,5 +43,5 @@ def recipe_for(config: SaeConfig, n_steps: int) -> Recipe:
         learning_rate=scaled_rate if config.learning_rate is None else config.learning_rate,
         warmup_steps=min(_MAX_WARMUP_STEPS, int(_WARMUP_SHARE * n_steps)),
         decay_steps=int(_DECAY_SHARE * n_steps),
-        dead_after_tokens=config.dead_after_tokens or min(_MAX_DEAD_TOKENS, int(_DEAD_SHARE * tokens)),
+        dead_after_tokens=dead_after,
     )

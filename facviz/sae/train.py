@@ -1,15 +1,14 @@
-"""Training an SAE: a pure loop from batches of model activations to weights, resumable bit for bit.
+"""Training SAEs: a pure loop from batches of model activations to weights, resumable bit for bit.
 
-Each step selects features with a dense matmul and does everything else sparsely (`ops`). Parameters are float32;
-selection alone runs in bfloat16 where the processor multiplies it natively, and the selected values are recomputed in
-float32.
+What a step computes is the architecture's; here are the optimiser, the revival of dead features and the bookkeeping.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,14 +18,14 @@ from torch.nn import Parameter
 from facviz.config import SaeConfig
 from facviz.errors import SaeError
 from facviz.sae.architectures import get_architecture
+from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.checkpoint import CheckpointSink, TrainState
-from facviz.sae.init import init_weights, offset_ratio
-from facviz.sae.ops import Pattern, decode_at, encode_at
+from facviz.sae.continuing import continue_weights
+from facviz.sae.init import offset_ratio
 from facviz.sae.revival import longest_silent, revival_loss
 from facviz.sae.schedule import recipe_for
 from facviz.sae.weights import SaeWeights
 
-_CLIP_NORM = 1.0
 _REVIVAL_POOL = 4  # dead features considered at a time, in multiples of aux_k
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -46,6 +45,22 @@ class StepReport:
     learning_rate: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """One SAE to train: what it reads of each batch, and where its news go."""
+
+    config: SaeConfig
+    init_sample: Tensor
+    """[n, d_in] activations to start from; training runs on their device."""
+    columns: slice | None = None
+    """Its part of a batch that holds several layers side by side; None takes all."""
+    on_step: Callable[[StepReport], None] | None = None
+    checkpoint: CheckpointSink | None = None
+    resume: TrainState | None = None
+    start: SaeWeights | None = None
+    """Train these further instead of beginning anew."""
+
+
 def train_sae(
     batches: Callable[[int], Iterator[Tensor]],
     config: SaeConfig,
@@ -56,6 +71,7 @@ def train_sae(
     on_step: Callable[[StepReport], None] | None = None,
     checkpoint: CheckpointSink | None = None,
     resume: TrainState | None = None,
+    start: SaeWeights | None = None,
 ) -> SaeWeights:
     """Weights after `n_steps` batches [config.batch_tokens, d_in]; `batches(step)` yields them from that step on.
 
@@ -64,26 +80,46 @@ def train_sae(
     Raises:
         SaeError: batches run out or do not fit, training diverges, or `resume` belongs to another run.
     """
-    run = _Run(config, d_in, n_steps, init_sample)
-    if resume is not None:
-        run.load(resume)
-    stream = batches(run.step)
-    while run.step < n_steps:
-        report = run.train_on(_next_batch(stream, run))
-        if on_step is not None:
-            on_step(report)
-        if checkpoint is not None and (checkpoint.due(run.step) or run.step == n_steps):
-            checkpoint.save(run.state())
-    return run.export()
+    if init_sample.ndim == 2 and init_sample.shape[1] != d_in:
+        raise SaeError(f"The sample has width {init_sample.shape[1]}, but the run {d_in}; take it from the same layer.")
+    plan = Plan(config, init_sample, on_step=on_step, checkpoint=checkpoint, resume=resume, start=start)
+    return train_together(batches, [plan], n_steps=n_steps)[0]
 
 
-def _next_batch(stream: Iterator[Tensor], run: _Run) -> Tensor:
-    batch = next(stream, None)
-    if batch is None:
-        raise SaeError(f"The activations ran out at step {run.step} of {run.n_steps}; capture more or lower `epochs`.")
-    if tuple(batch.shape) != run.batch_shape:
-        raise SaeError(f"A training batch has shape {tuple(batch.shape)}; this run needs {run.batch_shape}.")
-    return batch
+def train_together(
+    batches: Callable[[int], Iterator[Tensor]], plans: Sequence[Plan], *, n_steps: int
+) -> list[SaeWeights]:
+    """Several SAEs on one pass over the activations; each ends as it would alone.
+
+    A run that was resumed ahead of another waits until the stream reaches it.
+
+    Raises:
+        SaeError: as `train_sae`, or the plans disagree on the tokens of a batch.
+    """
+    if len({plan.config.batch_tokens for plan in plans}) != 1:
+        raise SaeError("SAEs trained together read the same batches; give all of them the same `batch_tokens`.")
+    runs = [(_Run(plan, n_steps), plan) for plan in plans]
+    position = min(run.step for run, _ in runs)
+    stream = batches(position)
+    for step in range(position, n_steps):
+        batch = next(stream, None)
+        if batch is None:
+            raise SaeError(f"The activations ran out at step {step} of {n_steps}; capture more or lower `epochs`.")
+        for run, plan in runs:
+            if run.step == step:
+                _advance(run, plan, batch)
+    return [run.export() for run, _ in runs]
+
+
+def _advance(run: _Run, plan: Plan, batch: Tensor) -> None:
+    part = batch if plan.columns is None else batch[:, plan.columns]
+    if tuple(part.shape) != run.batch_shape:
+        raise SaeError(f"A training batch has shape {tuple(part.shape)}; this run needs {run.batch_shape}.")
+    report = run.train_on(part)
+    if plan.on_step is not None:
+        plan.on_step(report)
+    if plan.checkpoint is not None and (plan.checkpoint.due(run.step) or run.step == run.n_steps):
+        plan.checkpoint.save(run.state(), run.export)
 
 
 def selection_dtype(device: torch.device) -> torch.dtype:
@@ -97,54 +133,61 @@ def selection_dtype(device: torch.device) -> torch.dtype:
 class _Run:
     """Parameters, optimiser and counters of one training run."""
 
-    def __init__(self, config: SaeConfig, d_in: int, n_steps: int, init_sample: Tensor) -> None:
-        if n_steps < 1 or config.k > config.d_sae or init_sample.ndim != 2 or init_sample.shape[1] != d_in:
+    def __init__(self, plan: Plan, n_steps: int) -> None:
+        config, init_sample = plan.config, plan.init_sample
+        if n_steps < 1 or config.k > config.d_sae or init_sample.ndim != 2:
             raise SaeError(
                 f"Cannot train {n_steps} steps with k {config.k}, d_sae {config.d_sae} and a sample of shape "
-                f"{tuple(init_sample.shape)}; give at least 1 step, k ≤ d_sae and a sample of [n, {d_in}]."
+                f"{tuple(init_sample.shape)}; give at least 1 step, k ≤ d_sae and a sample of [n, d_in]."
             )
+        d_in = init_sample.shape[1]
         self.config, self.n_steps, self.step = config, n_steps, 0
         self.batch_shape = (config.batch_tokens, d_in)
-        self.recipe = recipe_for(config, n_steps)
-        self.architecture = get_architecture(config.architecture)(config.k)
+        kind = get_architecture(config.architecture)
+        self.recipe = recipe_for(config, n_steps, kind.constant_rate)
+        self.architecture = kind(config, self.recipe, d_in)
+        self.architecture.selection_dtype = selection_dtype(init_sample.device)
         self.aux_k = d_in // 2 if config.aux_k is None else config.aux_k
         self.offset_ratio = offset_ratio(init_sample)
-        start = init_weights(init_sample, config.d_sae, config.rng_seed)
-        self.input_scale = start.input_scale
-        self.parameters = {name: Parameter(getattr(start, name)) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        self.W_enc, self.b_enc, self.W_dec, self.b_dec = self.parameters.values()
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=self.recipe.learning_rate, fused=True)
+        first = self.architecture.start(init_sample)
+        extra = self.architecture.extra(first, init_sample)  # before `first` is trained
+        self.input_scale = first.input_scale
+        self.parameters = Parameters(
+            Parameter(first.W_enc),
+            Parameter(first.b_enc),
+            None if first.W_dec is None else Parameter(first.W_dec),
+            Parameter(first.b_dec),
+            {name: Parameter(tensor) for name, tensor in extra.items()},
+        )
+        if plan.start is not None:
+            continue_weights(plan.start, self.architecture, self.parameters, self.input_scale)
+        self.named = self.parameters.named()
+        self.optimizer = torch.optim.Adam(
+            self.named.values(), lr=self.recipe.learning_rate, eps=self.architecture.adam_eps, fused=True
+        )
         self.tokens_since_fired = torch.zeros(config.d_sae, dtype=torch.int64, device=init_sample.device)
-        self.selection_dtype = selection_dtype(init_sample.device)
+        if plan.resume is not None:
+            self.load(plan.resume)
 
     def train_on(self, batch: Tensor) -> StepReport:
-        """One optimiser step. The loss is the mean squared error per input dimension: about the FVU, by scaling."""
-        x = batch.to(self.W_enc.device, torch.float32) * self.input_scale
-        centred = x - self.b_dec
-        selected = self.architecture.select(self._selection_acts(centred.detach()))
-        pattern = Pattern.of(selected, self.config.d_sae)
-        acts = encode_at(centred, self.W_enc, self.b_enc, pattern).relu()
-        error = x - self.b_dec - decode_at(acts, self.W_dec, pattern)
-        loss = error.square().mean()
-        revival = self._revival_loss(error, centred)
-        self._check_finite(loss)
-        (loss + self.config.aux_coefficient * revival).backward()  # type: ignore[no-untyped-call]
+        """One optimiser step."""
+        x = batch.to(self.parameters.W_enc.device, torch.float32) * self.input_scale
+        step = self.architecture.step(x, self.parameters, self.step)
+        revival = self._revival_loss(step.error, x)
+        self._check_finite(step.loss)
+        (step.loss + self.config.aux_coefficient * revival).backward()  # type: ignore[no-untyped-call]
         rate = self._update()
-        self.architecture.observe(selected)
-        self._count_silence(pattern)
+        self.architecture.observe(step)
+        self._count_silence(step)
         self.step += 1
-        return self._report(x, loss.detach(), revival.detach(), len(selected.indices), rate)
+        return self._report(x, step, revival.detach(), rate)
 
-    @torch.no_grad()
-    def _selection_acts(self, centred: Tensor) -> Tensor:
-        dtype = self.selection_dtype
-        return torch.addmm(self.b_enc.to(dtype), centred.to(dtype), self.W_enc.to(dtype).T)
-
-    def _revival_loss(self, error: Tensor, centred: Tensor) -> Tensor:
-        if self.config.aux_coefficient == 0:
+    def _revival_loss(self, error: Tensor, x: Tensor) -> Tensor:
+        if self.config.aux_coefficient == 0 or not self.architecture.revives:
             return error.new_zeros(())
         dead = longest_silent(self.tokens_since_fired, self.recipe.dead_after_tokens, _REVIVAL_POOL * self.aux_k)
-        return revival_loss(error, centred, (self.W_enc, self.b_enc, self.W_dec), dead, self.aux_k)
+        weights = (self.parameters.W_enc, self.parameters.b_enc, self.parameters.decoder)
+        return revival_loss(error, x - self.parameters.b_dec, weights, dead, self.aux_k)
 
     def _check_finite(self, loss: Tensor) -> None:
         if not bool(torch.isfinite(loss)):
@@ -155,31 +198,35 @@ class _Run:
 
     @torch.no_grad()
     def _update(self) -> float:
-        """Adam on the sphere: decoder rows move along it and are put back on it."""
+        """Adam; unit decoder rows move along their sphere and are put back on it."""
         rate = self.recipe.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        remove_radial_part(self.W_dec)
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), _CLIP_NORM)
+        decoder = self.parameters.decoder
+        if self.architecture.unit_decoder:
+            remove_radial_part(decoder)
+        if self.architecture.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.named.values(), self.architecture.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
+        if self.architecture.unit_decoder:
+            decoder.div_(decoder.norm(dim=1, keepdim=True))
         return rate
 
-    def _count_silence(self, pattern: Pattern) -> None:
+    def _count_silence(self, step: Step) -> None:
         self.tokens_since_fired += self.config.batch_tokens
-        self.tokens_since_fired[pattern.feature_offsets.diff() > 0] = 0
+        self.tokens_since_fired[step.fired] = 0
 
-    def _report(self, x: Tensor, loss: Tensor, revival: Tensor, n_active: int, rate: float) -> StepReport:
+    def _report(self, x: Tensor, step: Step, revival: Tensor, rate: float) -> StepReport:
         n_dead = int((self.tokens_since_fired > self.recipe.dead_after_tokens).sum())
         variance = float(x.var(0, correction=0).mean())
         return StepReport(
             step=self.step,
             n_steps=self.n_steps,
             n_tokens=self.step * self.config.batch_tokens,
-            loss=float(loss),
-            fvu=float(loss) / variance if variance else float("nan"),
-            l0=n_active / len(x),
+            loss=float(step.loss.detach()),
+            fvu=float(step.error.detach().square().mean()) / variance if variance else float("nan"),
+            l0=step.n_active / len(x),
             n_dead=n_dead,
             revival_loss=float(revival),
             learning_rate=rate,
@@ -188,16 +235,17 @@ class _Run:
     @property
     def identity(self) -> dict[str, Any]:
         """What two runs must share for one to continue the other."""
-        return dataclasses.asdict(self.config) | {"d_in": self.batch_shape[1], "n_steps": self.n_steps}
+        described = dataclasses.asdict(self.config) | {"d_in": self.batch_shape[1], "n_steps": self.n_steps}
+        return dict(json.loads(json.dumps(described)))  # as a checkpoint file gives it back
 
     def state(self) -> TrainState:
         """Everything the next step depends on."""
         tensors = {
             "tokens_since_fired": self.tokens_since_fired,
             "input_scale": torch.tensor(self.input_scale, dtype=torch.float64),
-            "adam.step": self.optimizer.state[self.W_enc]["step"],
+            "adam.step": self.optimizer.state[self.parameters.W_enc]["step"],
         }
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.named.items():
             tensors[name] = parameter.detach()
             tensors |= {f"adam.{moment}.{name}": self.optimizer.state[parameter][moment] for moment in _MOMENTS}
         tensors |= {f"architecture.{name}": value for name, value in self.architecture.state().items()}
@@ -213,7 +261,7 @@ class _Run:
         self.step = state.step
         self.input_scale = float(tensors["input_scale"])
         self.tokens_since_fired.copy_(tensors["tokens_since_fired"])
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.named.items():
             parameter.copy_(tensors[name])
             adam = {moment: tensors[f"adam.{moment}.{name}"].to(parameter.device, copy=True) for moment in _MOMENTS}
             self.optimizer.state[parameter] = adam | {"step": tensors["adam.step"].to(parameter.device, copy=True)}
@@ -222,14 +270,17 @@ class _Run:
         self.architecture.load_state(learnt)
 
     def export(self) -> SaeWeights:
-        """Weights for unscaled inputs. Decoder rows stay unit-norm, so activations carry the inputs' scale."""
-        W_enc, b_enc, W_dec, b_dec = (p.detach().cpu() for p in self.parameters.values())
+        """Weights for unscaled inputs. Unit decoder rows stay so, hence activations carry the inputs' scale."""
+        W_enc, b_enc, activation = self.architecture.inference(self.parameters)
+        W_dec, threshold = self.parameters.W_dec, activation.threshold
+        if threshold is not None:
+            activation = replace(activation, threshold=threshold.cpu() / self.input_scale)
         return SaeWeights(
-            W_enc=W_enc.T.contiguous(),
-            b_enc=b_enc / self.input_scale,
-            W_dec=W_dec.clone(),
-            b_dec=b_dec / self.input_scale,
-            activation=self.architecture.export(self.config.d_sae, self.input_scale),
+            W_enc=W_enc.T.cpu().contiguous(),
+            b_enc=b_enc.cpu() / self.input_scale,
+            W_dec=None if W_dec is None else W_dec.detach().cpu().clone(),
+            b_dec=self.parameters.b_dec.detach().cpu() / self.input_scale,
+            activation=activation,
             provenance=self._provenance(),
         )
 

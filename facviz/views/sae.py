@@ -117,7 +117,8 @@ def backbone_flags(workspace: Workspace, queries: Queries) -> tuple[str, ...]:
     if "backbone" in workspace.meta or not saes:
         return ()
     used = json.loads(saes[-1]["provenance"] or "{}").get("backbone", {})
-    flags = {"backbone": used.get("name"), "layer": used.get("layer"), "max-tokens-per-doc": used.get("max_tokens")}
+    flags = {"backbone": used.get("name"), "layer": used.get("layer"), "site": used.get("site")}
+    flags |= {"max-tokens-per-doc": used.get("max_tokens")}
     return tuple(f"--{name}={value}" for name, value in flags.items() if value is not None)
 
 

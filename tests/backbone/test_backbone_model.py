@@ -15,41 +15,11 @@ from facviz.backbone import Backbone, load_backbone, load_tokenizer
 from facviz.backbone.locate import identity_of
 from facviz.config import BackboneConfig
 from facviz.errors import BackboneError
-
-COMMON = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1}
-LLAMA_LIKE = {
-    "hidden_size": 16,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "intermediate_size": 24,
-    "head_dim": 8,
-}
-FAMILIES = {
-    "llama": (transformers.LlamaConfig, LLAMA_LIKE),
-    "qwen2": (transformers.Qwen2Config, LLAMA_LIKE),
-    "mistral": (transformers.MistralConfig, LLAMA_LIKE),
-    "gemma": (transformers.GemmaConfig, LLAMA_LIKE | {"pad_token_id": 0}),
-    "gpt2": (transformers.GPT2Config, {"n_embd": 16, "n_layer": 4, "n_head": 2}),
-    "gpt_neox": (
-        transformers.GPTNeoXConfig,
-        {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 24},
-    ),
-}
-
-
-def make_model(family: str, rng_seed: int = 0):
-    torch.manual_seed(rng_seed)
-    config, sizes = FAMILIES[family]
-    model = transformers.AutoModelForCausalLM.from_config(config(**COMMON, **sizes)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # norms start at exactly one and would hide a mistake
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model
+from facviz.testing.families import FAMILIES, random_model
 
 
 def save_folder(folder, family: str = "llama", rng_seed: int = 0):
-    make_model(family, rng_seed).save_pretrained(folder)
+    random_model(family, rng_seed).save_pretrained(folder)
     backend = Tokenizer(models.WordLevel({f"w{i}": i for i in range(40)}, unk_token="w0"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="w0").save_pretrained(folder)
@@ -59,7 +29,7 @@ def save_folder(folder, family: str = "llama", rng_seed: int = 0):
 @pytest.mark.parametrize("layer", range(5))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_model_acts_equal_the_hidden_state_at_every_index(family, layer):
-    model = make_model(family)
+    model = random_model(family)
     token_ids = torch.tensor([[3, 7, 11, 2], [5, 5, 1, 9]])
     seen: list[torch.Tensor] = []
     handle = Backbone(model, None, layer).on_model_acts(seen.append)
@@ -75,7 +45,7 @@ def test_model_acts_equal_the_hidden_state_at_every_index(family, layer):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_and_default_layer_are_read_from_the_model(family):
-    backbone = Backbone(make_model(family), None)
+    backbone = Backbone(random_model(family), None)
     assert (backbone.n_layers, backbone.d_model, backbone.layer) == (4, 16, 2)
     assert backbone.hook_name == "blocks.1.hook_resid_post"
     assert Backbone(backbone.model, None, 0).hook_name == "blocks.0.hook_resid_pre"
@@ -84,7 +54,7 @@ def test_sizes_and_default_layer_are_read_from_the_model(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_last_hidden_state_times_the_unembedding_gives_the_logits(family):
-    model = make_model(family)
+    model = random_model(family)
     backbone = Backbone(model, None, 4)
     seen: list[torch.Tensor] = []
     handle = backbone.on_model_acts(seen.append)
@@ -96,7 +66,7 @@ def test_the_last_hidden_state_times_the_unembedding_gives_the_logits(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_final_norm_weight_is_the_scale_the_norm_applies(family):
-    backbone = Backbone(make_model(family), None, 4)
+    backbone = Backbone(random_model(family), None, 4)
     norm = backbone.layer_module
     x = torch.randn(3, 16)
     x -= x.mean(dim=-1, keepdim=True)  # so that layer norm and RMS norm agree
@@ -109,7 +79,7 @@ def test_the_final_norm_weight_is_the_scale_the_norm_applies(family):
 @pytest.mark.parametrize("layer", [-1, 5])
 def test_a_layer_outside_the_model_is_refused_with_the_range(layer):
     with pytest.raises(BackboneError, match=r"Layer -?\d does not exist in this model; choose 0 to 4"):
-        Backbone(make_model("llama"), None, layer)
+        Backbone(random_model("llama"), None, layer)
 
 
 def test_a_model_of_an_unknown_build_is_refused():

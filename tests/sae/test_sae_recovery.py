@@ -9,6 +9,7 @@ from torch.nn.functional import embedding_bag, normalize
 
 from facviz.config import SaeConfig
 from facviz.sae import train
+from facviz.sae.architectures import base
 from facviz.sae.init import offset_ratio
 from facviz.sae.metrics import SaeEvaluator
 from facviz.sae.model import SAE
@@ -57,12 +58,12 @@ def test_planted_features_are_recovered(architecture, min_explained):
 def test_a_large_offset_kills_features_only_without_centring(monkeypatch):
     assert offset_ratio(make_acts(4096, 3, OFFSET)) == pytest.approx(10, rel=0.1)
     centred = train_on_planted(CONFIG, 500, OFFSET)[1]
-    start_centred = train.init_weights
+    start_centred = base.init_weights
 
     def start_at_zero(*args):
         return replace(start_centred(*args), b_dec=torch.zeros(D_IN))
 
-    monkeypatch.setattr(train, "init_weights", start_at_zero)
+    monkeypatch.setattr(base, "init_weights", start_at_zero)
     control = train_on_planted(CONFIG, 500, OFFSET)[1]
     assert centred.dead_share <= 0.05
     assert centred.fvu < 0.1
@@ -82,9 +83,9 @@ def test_revival_brings_dead_features_back():
 
 def _train_with_disabled_half(config):
     n_steps = 300
-    run = train._Run(config, D_IN, n_steps, make_acts(4096, 10**6))
+    run = train._Run(train.Plan(config, make_acts(4096, 10**6)), n_steps)
     with torch.no_grad():
-        run.b_enc[: N_FEATURES // 2] = -3.0
+        run.parameters.b_enc[: N_FEATURES // 2] = -3.0
     for seed in range(n_steps):
         run.train_on(make_acts(config.batch_tokens, seed))
     evaluator = SaeEvaluator(SAE(run.export()))

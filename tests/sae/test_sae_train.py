@@ -53,7 +53,7 @@ class MemoryCheckpoints:
     def due(self, step):
         return step in self.due_steps
 
-    def save(self, state):
+    def save(self, state, export):
         path = self.folder / f"{state.step}.safetensors"
         save_state(state, path)
         self.states[state.step] = load_state(path)
@@ -149,12 +149,12 @@ def test_the_radial_part_of_the_gradient_is_removed():
 
 def test_folding_the_input_scale_changes_units_only():
     start = init_weights(SAMPLE, CONFIG.d_sae, 0)
-    trainer = train._Run(CONFIG, D_IN, N_STEPS, SAMPLE)
+    trainer = train._Run(train.Plan(CONFIG, SAMPLE), N_STEPS)
     for batch in [next(batches(0)), make_acts(128, 3)]:
         trainer.train_on(batch)
     x = make_acts(300, 55)
     scaled = x * start.input_scale
-    p = {name: parameter.detach() for name, parameter in trainer.parameters.items()}
+    p = {name: parameter.detach() for name, parameter in trainer.named.items()}
     pre = (scaled - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
     acts = pre * (pre > max(trainer.architecture.threshold, 0.0))
     sae = SAE(trainer.export())
@@ -192,7 +192,7 @@ def test_activations_that_run_out_or_do_not_fit_are_named():
         run(source=lambda start: iter([SAMPLE[:100]]))
     with pytest.raises(SaeError, match="not finite at step 0"):
         run(source=lambda start: iter([torch.full((128, D_IN), torch.nan)]))
-    with pytest.raises(SaeError, match="sample of"):
+    with pytest.raises(SaeError, match="has width"):
         train_sae(batches, CONFIG, d_in=D_IN + 1, n_steps=2, init_sample=SAMPLE)
 
 
@@ -206,8 +206,8 @@ def test_batchtopk_keeps_about_k_features_per_token_at_inference_too():
 
 
 def test_an_unknown_architecture_lists_the_known_ones():
-    with pytest.raises(SaeError, match="batchtopk, topk"):
-        get_architecture("gated")
+    with pytest.raises(SaeError, match="batchtopk, gated, jumprelu"):
+        get_architecture("guarded")
 
 
 def test_provenance_survives_json():

@@ -5,9 +5,22 @@ from __future__ import annotations
 from facviz.errors import SaeError
 from facviz.sae.architectures.base import Architecture
 from facviz.sae.architectures.batchtopk import BatchTopK
+from facviz.sae.architectures.gated import Gated
+from facviz.sae.architectures.jumprelu import JumpReLU
+from facviz.sae.architectures.matryoshka import MatryoshkaBatchTopK
+from facviz.sae.architectures.paper import Paper
+from facviz.sae.architectures.relu import ReLU
 from facviz.sae.architectures.topk import TopK
 
-ARCHITECTURES: dict[str, type[Architecture]] = {"batchtopk": BatchTopK, "topk": TopK}
+ARCHITECTURES: dict[str, type[Architecture]] = {
+    "batchtopk": BatchTopK,
+    "topk": TopK,
+    "matryoshka": MatryoshkaBatchTopK,
+    "jumprelu": JumpReLU,
+    "gated": Gated,
+    "relu": ReLU,
+    "paper": Paper,
+}
 
 
 def get_architecture(name: str) -> type[Architecture]:

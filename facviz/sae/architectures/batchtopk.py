@@ -12,28 +12,30 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from facviz.sae.architectures.base import Parameters, SelectingArchitecture, Step
 from facviz.sae.codes import Codes, batch_top_k_codes
 from facviz.sae.weights import Activation
 
 _DECAY = 0.95
 
 
-class BatchTopK:
+class BatchTopK(SelectingArchitecture):
     """Learns the threshold: `_sum / _weight` is the running mean."""
 
-    def __init__(self, k: int) -> None:
-        self.k = k
-        self._sum = 0.0
-        self._weight = 0.0
+    _sum = 0.0
+    _weight = 0.0
+    _smallest = 0.0
 
-    def select(self, pre: Tensor) -> Codes:
+    def select(self, pre: Tensor, number: int) -> Codes:  # noqa: ARG002
         """The k × n largest activations of the batch."""
-        return batch_top_k_codes(pre, self.k * len(pre))
+        selected = batch_top_k_codes(pre, self.k * len(pre))
+        self._smallest = float(selected.values.min()) if len(selected.values) else 0.0
+        return selected
 
-    def observe(self, selected: Codes) -> None:
+    def observe(self, step: Step) -> None:
         """Move the threshold towards the smallest kept activation of this batch."""
-        if len(selected.values):
-            self._sum = _DECAY * self._sum + (1 - _DECAY) * float(selected.values.min())
+        if step.n_active:
+            self._sum = _DECAY * self._sum + (1 - _DECAY) * self._smallest
             self._weight = _DECAY * self._weight + (1 - _DECAY)
 
     @property
@@ -41,9 +43,14 @@ class BatchTopK:
         """On the scale of training inputs; 0 before the first step."""
         return self._sum / self._weight if self._weight else 0.0
 
-    def export(self, d_sae: int, input_scale: float) -> Activation:
+    def activation(self, parameters: Parameters) -> Activation:
         """JumpReLU with the learnt threshold for every feature."""
-        return Activation("jumprelu", threshold=torch.full((d_sae,), self.threshold / input_scale))
+        return Activation("jumprelu", threshold=torch.full_like(parameters.b_enc, self.threshold, requires_grad=False))
+
+    def continue_from(self, activation: Activation, parameters: Parameters) -> None:  # noqa: ARG002
+        """Begin the running mean at the threshold of `activation`."""
+        if activation.threshold is not None:
+            self._sum, self._weight = float(activation.threshold.mean()), 1.0
 
     def state(self) -> dict[str, Tensor]:
         """The running mean's sum and weight, in float64."""

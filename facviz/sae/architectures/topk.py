@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
+from facviz.sae.architectures.base import Parameters, SelectingArchitecture
 from facviz.sae.codes import Codes, top_k_codes
 from facviz.sae.weights import Activation
 
 
-class TopK:
+class TopK(SelectingArchitecture):
     """Nothing is learnt beside the weights."""
 
-    def __init__(self, k: int) -> None:
-        self.k = k
-
-    def select(self, pre: Tensor) -> Codes:
+    def select(self, pre: Tensor, number: int) -> Codes:  # noqa: ARG002
         """At most k features for every token."""
         return top_k_codes(pre, self.k)
 
-    def observe(self, selected: Codes) -> None:
-        """Nothing to learn."""
-
-    def export(self, d_sae: int, input_scale: float) -> Activation:  # noqa: ARG002
-        """TopK as trained; a scale does not change which features are largest."""
+    def activation(self, parameters: Parameters) -> Activation:  # noqa: ARG002
+        """TopK as trained."""
         return Activation("topk", k=self.k)
-
-    def state(self) -> dict[str, Tensor]:
-        """Empty."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to restore."""
