@@ -89,8 +89,8 @@ class SAE:
             return x, None, None
         shift = x.mean(1, keepdim=True)
         x = x - shift
-        scale = x.std(1, correction=int(norm.unbiased), keepdim=True) + norm.eps
-        return x / scale, shift, scale
+        scale = x.std(1, correction=int(norm.unbiased), keepdim=True)
+        return x / (scale + norm.eps), shift, scale
 
     def _select(self, pre: Tensor, dense: bool) -> Codes:
         activation = self.weights.activation

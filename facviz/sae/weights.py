@@ -11,6 +11,8 @@ from torch import Tensor
 
 from facviz.errors import SaeError
 
+_CHECKED_VALUES = 2**22
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activation:
@@ -26,7 +28,7 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class LayerNorm:
-    """Each token centred and divided by its standard deviation + eps before the SAE, and the reverse after it."""
+    """Each token centred and divided by its standard deviation + eps; x̂ is multiplied by the deviation alone."""
 
     eps: float = 1e-5
     unbiased: bool = True
@@ -60,7 +62,7 @@ class SaeWeights:
                 raise SaeError(f"{name} has shape {tuple(tensor.shape)}; with this W_enc it must be {shape}.")
             if tensor.dtype != torch.float32:
                 raise SaeError(f"{name} is {tensor.dtype}; convert SAE weights to float32.")
-            if not bool(torch.isfinite(tensor).all()):
+            if not _is_finite(tensor):
                 raise SaeError(f"{name} holds NaN or infinite values; the file is damaged or its training diverged.")
         self._check_activation()
 
@@ -114,3 +116,9 @@ class SaeWeights:
             b_dec=self.b_dec.to(device),
             activation=replace(self.activation, threshold=None if threshold is None else threshold.to(device)),
         )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """In slices, because one check of a whole tensor takes as much memory as the tensor."""
+    rows = max(1, _CHECKED_VALUES * len(tensor) // max(1, tensor.numel()))
+    return all(bool(torch.isfinite(part).all()) for part in torch.split(tensor, rows))

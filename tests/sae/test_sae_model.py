@@ -178,8 +178,8 @@ def test_a_normalising_sae_reads_normalised_tokens_and_gives_back_their_scale():
     )
     plain = SAE(replace(weights, input_norm=None))
     x = 5 + 3 * torch.randn(7, 6)
-    shift, scale = x.mean(1, keepdim=True), x.std(1, keepdim=True) + 1e-5
-    expected = plain.reconstruct((x - shift) / scale) * scale + shift
+    shift, scale = x.mean(1, keepdim=True), x.std(1, keepdim=True)
+    expected = plain.reconstruct((x - shift) / (scale + 1e-5)) * scale + shift
     torch.testing.assert_close(SAE(weights).reconstruct(x), expected)
     with pytest.raises(SaeError, match="normalises every token"):
         SAE(weights).decode(SAE(weights).encode_dense(x))

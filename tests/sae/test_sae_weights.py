@@ -53,3 +53,12 @@ def test_wrong_weights_are_refused_in_one_sentence(changes, words):
 def test_a_tied_decoder_is_the_transposed_encoder():
     weights = replace(make_weights(), W_dec=None)
     assert torch.equal(weights.decoder, weights.W_enc.T)
+
+
+@pytest.mark.parametrize("row", [0, 3, 6])
+def test_a_value_that_is_not_finite_is_found_in_any_slice(monkeypatch, row):
+    monkeypatch.setattr("facviz.sae.weights._CHECKED_VALUES", 8)
+    encoder = torch.zeros(7, 4)
+    encoder[row, 1] = torch.inf
+    with pytest.raises(SaeError, match="W_enc holds NaN or infinite"):
+        SaeWeights(encoder, torch.zeros(4), None, torch.zeros(7), Activation("relu"))

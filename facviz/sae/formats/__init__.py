@@ -8,7 +8,18 @@ from pathlib import Path
 
 from facviz.errors import SaeError
 from facviz.files import user_path
-from facviz.sae.formats import saelens
+from facviz.sae.formats import (
+    batchtopk_repo,
+    dictionary_learning,
+    fac,
+    gemma_scope,
+    hub,
+    llamascopium,
+    openai,
+    qwen_scope,
+    saelens,
+    sparsify,
+)
 from facviz.sae.model import SAE
 
 
@@ -26,6 +37,15 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "saelens": Format("SAELens", saelens.sniff, saelens.load),
+    "sparsify": Format("sparsify", sparsify.sniff, sparsify.load),
+    "dictionary_learning": Format("dictionary_learning", dictionary_learning.sniff, dictionary_learning.load),
+    "batchtopk_repo": Format("BatchTopK repository", batchtopk_repo.sniff, batchtopk_repo.load),
+    "gemma_scope": Format("Gemma Scope", gemma_scope.sniff, gemma_scope.load),
+    "llamascopium": Format("Llamascopium and Llama Scope", llamascopium.sniff, llamascopium.load),
+    "qwen_scope": Format("Qwen-Scope", qwen_scope.sniff, qwen_scope.load),
+    "fac": Format("FAC-Synthesis", fac.sniff, fac.load),
+    "fac-dense": Format("FAC-Synthesis, top-k off", fac.never, fac.load_dense),
+    "openai": Format("OpenAI sparse_autoencoder", openai.sniff, openai.load),
 }
 """In the order they are tried: what is recognised by more comes first."""
 
@@ -44,13 +64,26 @@ def recognise(path: Path) -> tuple[str, str]:
     raise SaeError(f"{path} is in no known SAE format; known: {', '.join(sorted(FORMATS))}.")
 
 
+def _located(path: str | Path) -> Path:
+    """Where `path` is, fetched from the hub if it is a name there and nothing of that name is here.
+
+    A file keeps the name it was given by: the hub's cache links names to blobs, and some formats go by the name.
+    """
+    resolved = user_path(path)
+    if not resolved.exists() and hub.is_hub_name(str(path)):
+        return hub.fetch(str(path))
+    return Path(path).expanduser().absolute() if resolved.is_file() else resolved
+
+
 def load_sae(path: str | Path, format: str = "auto") -> SAE:
     """The SAE stored at `path`; `auto` recognises the format by its files, and the SAE's provenance says by what.
+
+    Where nothing is at `path` and it reads as `owner/repo` or `owner/repo/folder`, it is fetched from the hub.
 
     Raises:
         SaeError: nothing is there, no format fits, or the SAE uses something facviz cannot express.
     """
-    path = user_path(path)
+    path = _located(path)
     if format == "auto":
         format, _ = recognise(path)
     elif format not in FORMATS:

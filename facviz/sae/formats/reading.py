@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,11 @@ from facviz.errors import SaeError
 MAX_JSON_BYTES = 16 * 2**20
 _MAX_HEADER_BYTES = 100 * 2**20
 """What the safetensors library itself allows."""
+_DAMAGE = (
+    *(OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, MemoryError),
+    *(struct.error, zlib.error, zipfile.BadZipFile),
+)
+"""What the archive readers raise on damaged or lying files."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,8 +91,21 @@ def read_torch(path: Path) -> Any:
         raise SaeError(
             f"{path} holds more than tensors and plain values, which could run code when opened; ask for safetensors."
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise SaeError(f"{path} cannot be read as a torch file ({_first_line(error)}); fetch it again.") from error
+
+
+def torch_names(path: Path) -> frozenset[str]:
+    """The strings in what `torch.save` wrote, read without unpickling; empty for any other file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = next(entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl"))
+            if entry.file_size > MAX_JSON_BYTES:
+                return frozenset()
+            operations = pickletools.genops(archive.read(entry))
+            return frozenset(argument for _, argument, _ in operations if isinstance(argument, str))
+    except (*_DAMAGE, StopIteration):
+        return frozenset()
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
@@ -98,7 +118,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
             raise SaeError(f"{path} claims to unpack to {claimed:,} bytes from {stored:,}; it is no array archive.")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise SaeError(
             f"{path} cannot be read as an archive of numeric arrays ({_first_line(error)}); fetch it again."
         ) from error
@@ -108,7 +128,16 @@ def float_tensors(found: Any, path: Path) -> dict[str, Tensor]:
     """The tensors of a mapping from names, as float32 without copying those that are; other values are refused."""
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise SaeError(f"{path} does not hold a table of tensors; it is no checkpoint of this format.")
+    if not all(_is_plain(tensor) for tensor in found.values()):
+        raise SaeError(f"{path} holds tensors that are complex, sparse or larger than what they store; it is damaged.")
     return {str(name): tensor.to(torch.float32) for name, tensor in found.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """A small file can describe a huge tensor by repeating one stored value."""
+    if tensor.layout is not torch.strided or tensor.is_complex():
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def require(

@@ -1,30 +1,47 @@
-"""SAELens v6 (and readable pre-v6) folders: `cfg.json` + `sae_weights.safetensors`, read safely and written atomically.
+"""SAELens v6 and pre-v6 folders: `cfg.json` + `sae_weights.safetensors`, read safely and written atomically.
 
-What facviz cannot express is refused in words, never dropped: another input normalisation, reshaped hooks, skip
-weights, unknown architectures or tensors.
+Inference exports and training checkpoints are read. What facviz cannot express is refused in words, never dropped:
+other input normalisations, reshaped hooks, skip weights, unknown architectures or tensors.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from facviz.errors import SaeError
 from facviz.files import user_path, write_files
+from facviz.sae.formats import reading
+from facviz.sae.formats.folding import (
+    assemble,
+    fold_decoder_norm,
+    fold_gate,
+    fold_input_scale,
+    positive,
+    whole_number,
+)
 from facviz.sae.model import SAE
-from facviz.sae.weights import Activation, SaeWeights
+from facviz.sae.weights import Activation, LayerNorm, SaeWeights
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
-_KINDS: dict[str, Literal["relu", "topk", "jumprelu"]] = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu"}
+SCALER_FILE = "activation_scaler.json"
+_KINDS: dict[str, Literal["relu", "topk", "jumprelu"]] = {
+    "standard": "relu",
+    "topk": "topk",
+    "jumprelu": "jumprelu",
+    "gated": "jumprelu",
+    "batchtopk": "jumprelu",
+    "matryoshka_batchtopk": "jumprelu",
+}
+_SCALED_INPUT = "expected_average_only_in"
 _METADATA_KEYS = ("model_name", "hook_name", "hook_point", "context_size", "prepend_bos", "dataset_path")
 
 
@@ -42,7 +59,10 @@ def layer_of(hook_name: str) -> int | None:
 def sniff(path: Path) -> str:
     """What such a folder, or one of its two files, is recognised by; empty for anything else."""
     folder = _folder(path)
-    both = (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()
+    try:
+        both = (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()
+    except OSError:
+        return ""
     return f"{CONFIG_FILE} beside {WEIGHTS_FILE}" if both else ""
 
 
@@ -54,23 +74,22 @@ def load(path: Path) -> SAE:
     """
     folder = _folder(path)
     cfg = _read_config(folder)
-    kind = _kind(cfg, folder)
-    _refuse_unsupported(cfg, folder)
-    tensors = _read_tensors(folder, cfg, kind)
-    scaled = bool(cfg.get("rescale_acts_by_decoder_norm"))
-    if scaled:
-        _fold_decoder_norm(tensors)
+    architecture = _architecture(cfg, folder)
+    _refuse_unsupported(cfg, architecture, folder)
+    notes: list[str] = []
+    tensors = _fold(_read_tensors(folder, cfg, architecture), cfg, folder, notes)
+    kind = _KINDS[architecture]
     metadata = _metadata(cfg)
     own = metadata.pop("facviz", None)
-    provenance = own.get("provenance") if isinstance(own, dict) else None
-    weights = SaeWeights(
-        W_enc=tensors["W_enc"],
-        b_enc=tensors["b_enc"],
-        W_dec=tensors["W_dec"],
-        b_dec=tensors["b_dec"],
-        activation=Activation(kind, _k(cfg) if kind == "topk" else None, tensors.get("threshold")),
+    stated = own.get("provenance") if isinstance(own, dict) else None
+    provenance = stated if isinstance(stated, dict) else None
+    weights = assemble(
+        tensors,
+        Activation(kind, _k(cfg) if kind == "topk" else None, tensors.get("threshold")),
+        folder / WEIGHTS_FILE,
         pre_bias=bool(cfg.get("apply_b_dec_to_input", True)),
-        provenance=provenance or {"format": "saelens", "decoder_norm_folded": scaled},
+        input_norm=LayerNorm() if cfg.get("normalize_activations") == "layer_norm" else None,
+        provenance=provenance or {"format": "saelens", "recognised_by": sniff(path), "notes": notes},
     )
     return SAE(weights, metadata)
 
@@ -102,91 +121,122 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise SaeError(f"{folder} has no {CONFIG_FILE}; give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
-    try:
-        cfg = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SaeError(f"{path} is not readable JSON ({error}); fetch it again.") from error
-    if not isinstance(cfg, dict) or not all(_is_size(cfg.get(key)) for key in ("d_in", "d_sae")):
+    cfg = reading.read_json(path)
+    if not all(_is_size(cfg.get(key)) for key in ("d_in", "d_sae")):
         raise SaeError(f"{path} does not state d_in and d_sae as positive whole numbers; it is no SAELens SAE.")
     return cfg
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and whole_number(value) > 0
 
 
-def _kind(cfg: Mapping[str, Any], folder: Path) -> Literal["relu", "topk", "jumprelu"]:
-    name = cfg.get("architecture", "standard")
+def _architecture(cfg: Mapping[str, Any], folder: Path) -> str:
+    name = str(cfg.get("architecture", "standard"))
     function = cfg.get("activation_fn") or cfg.get("activation_fn_str") or "relu"
     if name == "standard" and function == "topk":
         name = "topk"  # before v6, TopK was a standard SAE with another activation function
-    elif name == "standard" and function != "relu":
-        raise SaeError(f"{folder} uses the activation function {function!r}; facviz reads relu and topk.")
+    elif function != "relu" and (name, function) != ("topk", "topk"):
+        raise SaeError(f"{folder} uses the activation function {str(function)[:40]!r}; facviz reads relu and topk.")
     if name not in _KINDS:
-        raise SaeError(f"{folder} has the architecture {name!r}; facviz reads {', '.join(_KINDS)} from SAELens files.")
-    return _KINDS[name]
+        known = ", ".join(_KINDS)
+        raise SaeError(f"{folder} has the architecture {name[:40]!r}; facviz reads {known} from SAELens files.")
+    return name
 
 
 def _k(cfg: Mapping[str, Any]) -> int | None:
-    k = cfg.get("k", (cfg.get("activation_fn_kwargs") or {}).get("k"))
+    arguments = cfg.get("activation_fn_kwargs")
+    k = cfg.get("k", arguments.get("k") if isinstance(arguments, dict) else None)
     return k if _is_size(k) else None
 
 
-def _refuse_unsupported(cfg: Mapping[str, Any], folder: Path) -> None:
+def _refuse_unsupported(cfg: Mapping[str, Any], architecture: str, folder: Path) -> None:
     norm = cfg.get("normalize_activations", "none")
-    if norm not in ("none", None, False):
-        norm = "expected_average_only_in" if norm is True else norm
-        raise SaeError(f"{folder} normalises its input ({norm}); fold that into the weights with SAELens first.")
+    if norm not in ("none", None, False, True, "layer_norm", _SCALED_INPUT):
+        raise SaeError(
+            f"{folder} normalises its input ({str(norm)[:40]}), which facviz cannot express; use another SAE."
+        )
     if cfg.get("reshape_activations", "none") not in ("none", None):
-        raise SaeError(f"{folder} reads reshaped activations ({cfg['reshape_activations']}); facviz reads whole ones.")
-    scaled = bool(cfg.get("rescale_acts_by_decoder_norm"))
-    if scaled and _kind(cfg, folder) != "topk":
-        raise SaeError(f"{folder} rescales activations by decoder norms outside topk; fold them with SAELens first.")
+        shape = str(cfg["reshape_activations"])[:40]
+        raise SaeError(f"{folder} reads reshaped activations ({shape}); facviz reads whole ones.")
+    if cfg.get("is_transcoder") or cfg.get("d_out", cfg["d_in"]) != cfg["d_in"]:
+        raise SaeError(f"{folder} is a transcoder, which facviz cannot express; use a plain SAE.")
+    if cfg.get("rescale_acts_by_decoder_norm") and architecture == "gated":
+        raise SaeError(f"{folder} rescales gated activations by decoder norms; fold them with SAELens first.")
 
 
-def _read_tensors(folder: Path, cfg: Mapping[str, Any], kind: str) -> dict[str, Tensor]:
+def _read_tensors(folder: Path, cfg: Mapping[str, Any], architecture: str) -> dict[str, Tensor]:
     """All tensors as float32; names and shapes are checked in the header before anything is allocated."""
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise SaeError(f"{folder} has no {WEIGHTS_FILE}; give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}.")
-    expected = _expected_shapes(cfg["d_in"], cfg["d_sae"], kind)
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _check_header(shapes, expected, path)
-            tensors = {name: file.get_tensor(name).to(torch.float32) for name in shapes}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise SaeError(f"{path} is not a whole safetensors file ({error}); fetch it again.") from error
+    shapes = reading.safetensors_shapes(path)
+    expected = _expected_shapes(cfg["d_in"], cfg["d_sae"], architecture, shapes.keys())
+    reading.require(shapes, expected, path, optional=["scaling_factor"])
+    tensors = reading.float_tensors(reading.read_safetensors(path), path)
     scaling = tensors.pop("scaling_factor", None)
     if scaling is not None and not bool((scaling == 1).all()):
         raise SaeError(f"{path} has scaling factors other than 1; fold them with SAELens first.")
     return tensors
 
 
-def _expected_shapes(d_in: int, d_sae: int, kind: str) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "b_enc": (d_sae,)}
-    shapes |= {"W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-    return shapes | {"threshold": (d_sae,)} if kind == "jumprelu" else shapes
+def _expected_shapes(d_in: int, d_sae: int, architecture: str, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """What the architecture stores; training checkpoints keep the threshold in another form."""
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    if architecture == "gated":
+        return shapes | dict.fromkeys(("b_gate", "b_mag", "r_mag"), (d_sae,))
+    shapes["b_enc"] = (d_sae,)
+    if architecture == "jumprelu":
+        shapes["log_threshold" if "log_threshold" in names else "threshold"] = (d_sae,)
+    elif _KINDS[architecture] == "jumprelu":
+        shapes["topk_threshold"] = ()
+    return shapes
 
 
-def _check_header(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    missing = sorted(expected.keys() - shapes.keys())
-    if missing:
-        raise SaeError(f"{path} lacks the tensor {missing[0]}; fetch it again or give the inference export.")
-    unknown = sorted(shapes.keys() - expected.keys() - {"scaling_factor"})
-    if unknown:
-        raise SaeError(f"{path} holds the tensor {unknown[0]}, which facviz cannot express; use another SAE.")
-    for name, shape in expected.items():
-        if shapes[name] != shape:
-            raise SaeError(f"In {path}, {name} has shape {shapes[name]}, but {CONFIG_FILE} says {shape}.")
+def _fold(tensors: dict[str, Tensor], cfg: Mapping[str, Any], folder: Path, notes: list[str]) -> dict[str, Tensor]:
+    """Gates, logarithms, scales and norms into the canonical tensors; what was done goes into `notes`."""
+    tensors = _fold_threshold(tensors, notes)
+    rescaled = bool(cfg.get("rescale_acts_by_decoder_norm"))
+    scale = _input_scale(cfg, folder)
+    if scale is not None:
+        tensors = fold_input_scale(tensors, scale)
+        if rescaled and "threshold" in tensors:
+            tensors["threshold"] = tensors["threshold"] / scale  # it is compared after × decoder norm, now smaller
+        notes.append(f"the scale {scale:g} of the input is folded into the weights, b_dec and the threshold")
+    if rescaled:
+        # Pre-activations are multiplied by ‖W_dec‖ before ReLU, threshold or top-k, and divided by it in decode: that
+        # is an SAE with a scaled encoder, unit rows and the threshold it has.
+        tensors = fold_decoder_norm(tensors)
+        notes.append("features are multiplied by the norms of their decoder rows, which then have length 1")
+    return tensors
 
 
-def _fold_decoder_norm(tensors: dict[str, Tensor]) -> None:
-    """Such SAEs rank pre-activations × ‖W_dec‖ and divide in decode: the same as unit rows and a scaled encoder."""
-    norms = tensors["W_dec"].norm(dim=1)
-    tensors["W_enc"] = tensors["W_enc"] * norms
-    tensors["b_enc"] = tensors["b_enc"] * norms
-    tensors["W_dec"] = tensors["W_dec"] / torch.where(norms > 0, norms, 1.0).unsqueeze(1)
+def _fold_threshold(tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
+    if "r_mag" in tensors:
+        notes.append("the gate is folded into a threshold per feature")
+        return fold_gate(tensors)
+    if "log_threshold" in tensors:
+        notes.append("a training checkpoint: the threshold is stored as its logarithm")
+        return tensors | {"threshold": tensors.pop("log_threshold").exp()}
+    if "topk_threshold" in tensors:
+        notes.append("a training checkpoint of BatchTopK: one threshold for all features, as in its own export")
+        return tensors | {"threshold": tensors.pop("topk_threshold").expand(tensors["b_enc"].shape).contiguous()}
+    return tensors
+
+
+def _input_scale(cfg: Mapping[str, Any], folder: Path) -> float | None:
+    if cfg.get("normalize_activations") not in (_SCALED_INPUT, True):
+        return None
+    path = folder / SCALER_FILE
+    beside = reading.read_json(path).get("scaling_factor") if path.is_file() else None
+    stated = (beside, cfg.get("norm_scaling_factor"), cfg.get("scaling_factor"))
+    scale = next((number for value in stated if (number := positive(value)) is not None), None)
+    if scale is None:
+        raise SaeError(
+            f"{folder} scales its input ({_SCALED_INPUT}) by a factor that it does not state; "
+            f"fold it into the weights with SAELens, or put its {SCALER_FILE} there."
+        )
+    return scale
 
 
 def _metadata(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,6 +244,7 @@ def _metadata(cfg: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(nested) if isinstance(nested, dict) else {key: cfg[key] for key in _METADATA_KEYS if key in cfg}
     if "hook_point" in found:
         found["hook_name"] = found.pop("hook_point")
+    found.pop("layer", None)  # only a hook name tells it
     layer = layer_of(str(found.get("hook_name", "")))
     return found if layer is None else found | {"layer": layer}
 
@@ -211,11 +262,13 @@ def _tensors_to_store(weights: SaeWeights, half_precision: bool) -> dict[str, Te
 
 def _config_of(sae: SAE) -> dict[str, Any]:
     weights = sae.weights
+    _refuse_inexpressible(weights)
     metadata = dict(sae.metadata)
     layer = metadata.pop("layer", None)
-    if layer is not None:
-        metadata.setdefault("hook_name", hook_name_of(layer))
-    trained_as = weights.provenance.get("config", {}).get("architecture", sae.architecture)
+    if layer is not None and layer_of(str(metadata.get("hook_name", ""))) != layer:
+        metadata["hook_name"] = hook_name_of(layer)  # other notations are unknown to SAELens
+    config = weights.provenance.get("config")
+    trained_as = config.get("architecture", sae.architecture) if isinstance(config, Mapping) else sae.architecture
     metadata.setdefault("training_architecture", trained_as)
     cfg: dict[str, Any] = {
         "architecture": sae.architecture,
@@ -224,9 +277,16 @@ def _config_of(sae: SAE) -> dict[str, Any]:
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": weights.pre_bias,
-        "normalize_activations": "none",
+        "normalize_activations": "none" if weights.input_norm is None else "layer_norm",
         "reshape_activations": "none",
     }
     if weights.activation.kind == "topk":
         cfg |= {"k": weights.activation.k, "rescale_acts_by_decoder_norm": False}
     return cfg | {"metadata": metadata | {"facviz": {"provenance": dict(weights.provenance)}}}
+
+
+def _refuse_inexpressible(weights: SaeWeights) -> None:
+    if weights.activation.kind == "groupmax":
+        raise SaeError("SAELens has no groupmax SAEs; keep the file this one was loaded from.")
+    if weights.input_norm not in (None, LayerNorm()):
+        raise SaeError("SAELens normalises tokens in another way than this SAE; keep the file it was loaded from.")
