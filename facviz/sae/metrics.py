@@ -1,7 +1,8 @@
-"""Held-out quality of an SAE, streamed: FVU, L0 and densities over a whole evaluation set, in float64."""
+"""Held-out quality of an SAE, streamed: FVU, shrinkage, L0 and densities over a whole evaluation set, in float64."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,16 @@ class SaeMetrics:
     dead_share: float
     density: npt.NDArray[np.float64]  # [d_sae]
     n_always_on: int
+    l2_ratio: float
+    """Σ‖x̂‖ / Σ‖x‖, both about zero: below 1 where reconstructions are too short."""
+    reconstruction_bias: float
+    """Σ‖x̂‖² / Σ x·x̂, about zero (Eq. 10 of arXiv 2404.16014): 1 without shrinkage, below it with; x̂ / this value is
+    the multiple of x̂ nearest to x. NaN where every x̂ is zero, meaningless where it is negative."""
+
+    @property
+    def explained_variance(self) -> float:
+        """1 − `fvu`, never the mean over tokens or batches that others report under this name."""
+        return 1.0 - self.fvu
 
 
 class SaeEvaluator:
@@ -41,6 +52,10 @@ class SaeEvaluator:
         self._squared_deviation = 0.0
         self._squared_norm = 0.0
         self._squared_error = 0.0
+        self._norm = 0.0
+        self._norm_hat = 0.0
+        self._squared_norm_hat = 0.0
+        self._product = 0.0
         self._counts = torch.zeros(sae.d_sae, dtype=torch.int64)
 
     def update(self, x: Tensor) -> None:
@@ -49,10 +64,18 @@ class SaeEvaluator:
             return
         codes = self._sae.encode(x)
         exact = x.detach().cpu().to(torch.float64)
-        self._squared_error += float((exact - self._sae.decode(codes).cpu()).square().sum())
-        self._squared_norm += float(exact.square().sum())
+        x_hat = self._sae.decode(codes).cpu().to(torch.float64)
+        self._squared_error += float((exact - x_hat).square().sum())
+        self._add_lengths(exact, x_hat)
         self._counts += torch.bincount(codes.indices, minlength=self._sae.d_sae).cpu()
         self._merge(exact)
+
+    def _add_lengths(self, x: Tensor, x_hat: Tensor) -> None:
+        self._squared_norm += float(x.square().sum())
+        self._squared_norm_hat += float(x_hat.square().sum())
+        self._product += float((x * x_hat).sum())
+        self._norm += float(x.norm(dim=1).sum())
+        self._norm_hat += float(x_hat.norm(dim=1).sum())
 
     def _merge(self, x: Tensor) -> None:
         """Chan's merge of mean and squared deviation: exact where Σx² − n·x̄² would cancel."""
@@ -82,4 +105,6 @@ class SaeEvaluator:
             dead_share=n_dead / len(density),
             density=density,
             n_always_on=int((density > ALWAYS_ON_DENSITY).sum()),
+            l2_ratio=self._norm_hat / self._norm,
+            reconstruction_bias=self._squared_norm_hat / self._product if self._product else math.nan,
         )
