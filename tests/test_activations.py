@@ -13,7 +13,6 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facviz import activations
 from facviz.activations import (
     RENDER_CHUNK,
     ActivationShards,
@@ -22,6 +21,7 @@ from facviz.activations import (
     capture,
     content_activations,
     faster_dtype,
+    forward,
     is_held_out,
     length_batches,
     plan_capture,
@@ -363,8 +363,8 @@ def test_the_reduced_precision_must_be_clearly_faster_to_be_chosen(monkeypatch, 
         activations_at_layer(backbone, ids)
         clock[0] += seconds[backbone is fast]
 
-    monkeypatch.setattr(activations, "activations_at_layer", run)
-    monkeypatch.setattr(activations.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(forward, "activations_at_layer", run)
+    monkeypatch.setattr(forward.time, "perf_counter", lambda: clock[0])
     dtype, ratio = faster_dtype(planted_backbone, fast)
     assert dtype is chosen
     assert ratio == pytest.approx(seconds[0] / seconds[1])
@@ -446,7 +446,7 @@ class Recorder(SilentProgress):
 def run_capture(backbone, renderer, documents, folder, progress=None):
     plan = plan_capture(documents, renderer, SMALL)
     progress = progress or Recorder()
-    capture(backbone, renderer, documents, plan, folder, batch_tokens=64, progress=progress)
+    capture([backbone], renderer, documents, plan, [folder], batch_tokens=64, progress=progress)
     return plan, progress
 
 
@@ -501,7 +501,7 @@ def test_a_shard_that_was_written_but_not_listed_is_made_again_and_counted_once(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(activations, "append_line", kill)
+        patched.setattr(shards, "append_line", kill)
         with pytest.raises(KeyboardInterrupt):
             run_capture(planted_backbone, renderer, corpus(), tmp_path)
     assert len(shard_bytes(tmp_path)) == 1

@@ -55,6 +55,10 @@ class Backbone:
             raise BackboneError(f"Layer {layer} does not exist in {where}; choose {first} to {self.n_layers}.")
         self.hook_point()
 
+    def at(self, layer: int, site: SiteKind | None = None) -> Backbone:
+        """The same model read at another layer, and site unless None."""
+        return Backbone(self.model, self.tokenizer, layer, self.name, self.identity, site or self.site)
+
     @property
     def n_layers(self) -> int:
         """Number of decoder layers; the last hidden-state index."""

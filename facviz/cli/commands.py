@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,13 +25,14 @@ from facviz.config import (
     SaeConfig,
     SpansConfig,
     SynthesisConfig,
+    check_ranges,
     from_mapping,
     load_run_config,
 )
 from facviz.errors import InputError
 from facviz.files import user_path
 from facviz.jobs import JobReport
-from facviz.pipeline import coverage, data, demo, export, features, run, sae, synthesis
+from facviz.pipeline import coverage, data, demo, export, features, run, sae_quality, synthesis, training
 from facviz.pipeline.session import Session, sae_row
 from facviz.store.database import rebuild_database
 from facviz.store.workspace import Workspace, open_workspace
@@ -132,18 +133,55 @@ def _capture(arguments: argparse.Namespace) -> Result:
         return data.capture_dataset(session, config), 0
 
 
+def _train(session: Session, arguments: argparse.Namespace, layers: Sequence[int]) -> Result:
+    """One SAE as its own result, several as a list."""
+    capture_flags = argparse.Namespace(dataset=arguments.dataset, tokens=arguments.tokens)
+    capture = _from_flags(CaptureConfig, capture_flags, keep=not arguments.no_keep)
+    widths, ks = arguments.d_sae or (), arguments.k or ()
+    one = argparse.Namespace(**vars(arguments) | {"d_sae": None, "k": None})
+    first = {name: values[0] for name, values in (("d_sae", widths), ("k", ks)) if values}
+    configs = training.vary(_from_flags(SaeConfig, one, **first), widths, ks)
+    for config in configs:
+        check_ranges(config, HERE)
+    trained = training.train_several(session, capture, configs, layers or [session.backbone.layer])
+    return (trained[0] if len(trained) == 1 else {"saes": trained}), 0
+
+
 def _sae(arguments: argparse.Namespace) -> Result:
     workspace = open_workspace(_workspace_path(arguments)) if arguments.action != "load" else None
     workspace = workspace or Workspace.create(_workspace_path(arguments))
+    if arguments.action == "match":
+        return sae_quality.match(workspace, arguments.a, arguments.b), 0
     if arguments.action == "eval":
-        session, sae_id = _sae_session(arguments, workspace)
-        return sae.evaluate(session, sae_id, arguments.dataset), 0
+        return _evaluate(arguments, workspace)
+    layers: Sequence[int] = ()
+    if arguments.action == "train" and arguments.layer:
+        layers, arguments.layer = arguments.layer, arguments.layer[0]
     with _backbone_session(arguments, workspace) as session:
         if arguments.action == "load":
-            return sae.load(session, Path(arguments.path), arguments.format), 0
-        flags = argparse.Namespace(**vars(arguments))
-        capture_flags = argparse.Namespace(dataset=arguments.dataset, tokens=arguments.tokens)
-        return sae.train(session, _from_flags(CaptureConfig, capture_flags), _from_flags(SaeConfig, flags)), 0
+            return _answer(
+                sae_quality.load_and_check(
+                    session,
+                    arguments.path,
+                    arguments.format,
+                    check=not arguments.no_check,
+                    dataset=arguments.check,
+                )
+            )
+        return _train(session, arguments, layers)
+
+
+def _evaluate(arguments: argparse.Namespace, workspace: Workspace) -> Result:
+    with _locked(arguments, workspace):
+        session, sae_id = _sae_session(arguments, workspace)
+        asked = {"fidelity": arguments.fidelity, "probe": arguments.probe, "health": arguments.health}
+        return _answer(sae_quality.evaluate(session, sae_id, arguments.dataset, **asked))
+
+
+def _answer(measured: dict[str, Any]) -> Result:
+    """Exit 1 when a health check among it says that the SAE does not fit."""
+    health = measured.get("health")
+    return measured, 1 if health and health["verdict"] == "does not fit" else 0
 
 
 def _spans(arguments: argparse.Namespace) -> Result:

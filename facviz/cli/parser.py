@@ -43,11 +43,20 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _backbone_flags(parser: argparse.ArgumentParser) -> None:
+def _backbone_flags(parser: argparse.ArgumentParser, *, several_layers: bool = False) -> None:
     parser.add_argument("--backbone", metavar="B", help="hub id, folder, GGUF file or `default`")
-    parser.add_argument("--layer", type=int, metavar="L", help="hidden-state index; default half depth")
+    many = "; several with commas" if several_layers else ""
+    parser.add_argument(
+        "--layer",
+        type=_numbers if several_layers else int,
+        metavar="L",
+        help=f"hidden-state index; default half depth{many}",
+    )
     parser.add_argument("--site", choices=["resid", "mlp", "attn"], help="residual stream, or what adds to it there")
     parser.add_argument("--max-tokens-per-doc", type=int, metavar="N", help="documents are cut to this many tokens")
+
+
+_ARCHITECTURES = ("batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "paper")
 
 
 Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -90,25 +99,40 @@ def _add_data(commands: Commands, common: argparse.ArgumentParser) -> None:  # t
 
 
 def _add_sae(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
-    sae = commands.add_parser("sae", help="train, load or measure a sparse autoencoder")  # type: ignore[attr-defined]
+    sae = commands.add_parser("sae", help="train, load, measure or match sparse autoencoders")  # type: ignore[attr-defined]
     actions = sae.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
-    train = actions.add_parser("train", parents=[common], help="train on captured activations")
+    train = actions.add_parser("train", parents=[common], help="train one SAE, or several on one pass of the model")
     train.add_argument("--dataset", required=True)
     train.add_argument("--tokens", type=int, help="content tokens to capture and train on")
-    train.add_argument("--architecture", choices=["batchtopk", "topk"])
-    train.add_argument("--d-sae", type=int, metavar="M")
-    train.add_argument("--k", type=int)
+    train.add_argument("--architecture", choices=_ARCHITECTURES)
+    train.add_argument("--d-sae", type=_numbers, metavar="M", help="features; several SAEs with commas: 4096,16384")
+    train.add_argument("--k", type=_numbers, help="active features a token; several with commas")
+    train.add_argument("--continue-from", metavar="ID", help="train this SAE further")
+    train.add_argument("--no-keep", action="store_true", help="straight from the model, without activations on disk")
     train.add_argument("--epochs", type=int)
     train.add_argument("--batch-tokens", type=int)
     train.add_argument("--learning-rate", type=float)
-    _backbone_flags(train)
-    load = actions.add_parser("load", parents=[common], help="take a saved SAE into the workspace")
-    load.add_argument("path", metavar="PATH")
+    train.add_argument("--sparsity-coefficient", type=float, help="fixed penalty of relu, gated and jumprelu")
+    _backbone_flags(train, several_layers=True)
+    _add_sae_quality(actions, common)
+
+
+def _add_sae_quality(actions: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    load = _command(actions, "load", common, "take a saved SAE into the workspace and check whether it fits")
+    load.add_argument("path", metavar="PATH_OR_REPO", help="file, folder, or owner/repo/folder on the hub")
     load.add_argument("--format", default="auto")
+    load.add_argument("--check", metavar="DATASET", help="check on this one; default the first anchor set, else any")
+    load.add_argument("--no-check", action="store_true", help="skip the health check")
     _backbone_flags(load)
-    measure = actions.add_parser("eval", parents=[common], help="FVU, L0, dead features on a dataset")
+    measure = _command(actions, "eval", common, "FVU, L0 and densities on a dataset")
     measure.add_argument("sae", metavar="ID")
     measure.add_argument("--dataset", required=True)
+    measure.add_argument("--fidelity", action="store_true", help="cross-entropy and KL with the SAE spliced in")
+    measure.add_argument("--probe", action="store_true", help="k-sparse probing for the dataset's labels")
+    measure.add_argument("--health", action="store_true", help="whether the SAE fits model, layer and template")
+    matching = _command(actions, "match", common, "features that two SAEs share")
+    matching.add_argument("a", metavar="A")
+    matching.add_argument("b", metavar="B")
 
 
 def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
@@ -194,5 +218,5 @@ def _numbers(text: str) -> Sequence[int]:
     except ValueError:
         ids = []
     if not ids:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of feature ids such as 12,40")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 12,40")
     return ids

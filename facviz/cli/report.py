@@ -14,7 +14,23 @@ def describe(command: str, result: Mapping[str, Any]) -> str:
         return _coverage(result)
     if command == "synthesize":
         return _synthesis(result)
+    if command == "sae":
+        return "\n".join([*_lines(_shortened(result)), *_verdict(result.get("health"))])
     return "\n".join(_lines(result))
+
+
+def _shortened(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the verdict, which comes last, and what only a chart can show; pairs of features on one line each."""
+    hidden = ("health", "density_counts", *(("health_note",) if result.get("health") else ()))
+    shown = {key: value for key, value in result.items() if key not in hidden}
+    for key in ("best", "worst"):
+        if key in shown:
+            shown[key] = [f"{pair['a']} and {pair['b']}: cosine {pair['cosine']:.3f}" for pair in shown[key]]
+    return shown
+
+
+def _verdict(health: Mapping[str, Any] | None) -> list[str]:
+    return [f"verdict: {health['verdict']}", health["sentence"]] if health else []
 
 
 def _coverage(c: Mapping[str, Any]) -> str:

@@ -92,6 +92,8 @@ class CaptureConfig:
     """Content tokens of held-out documents, never trained on."""
     shard_docs: int = 256
     """Documents per shard: the unit of resumption."""
+    keep: bool = field(default=True, metadata=NOT_IN_FINGERPRINT)
+    """False trains straight from the model and writes no activations, for corpora whose activations no disk holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class SaeConfig:
 
     path: str = ""
     """Load this saved SAE instead of training one."""
+    continue_from: str = field(default="", metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Train this SAE further, an id of the workspace or a path, instead of beginning anew."""
     architecture: Literal["batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "paper"] = "batchtopk"
     """BatchTopK is exported as JumpReLU with one threshold; TopK keeps k per token; `paper` is arXiv 2602.10388's."""
     d_sae: int = 4096

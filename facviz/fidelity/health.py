@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from facviz.activations import length_batches
+from facviz.activations import activations_at_layers, length_batches
 from facviz.backbone import Backbone, Renderer
 from facviz.errors import InputError
 from facviz.fidelity.inputs import check_width, padded, reconstruct
@@ -90,40 +88,15 @@ def _measure(
 def _neighbours(backbone: Backbone) -> list[Backbone]:
     """The same model read at each layer from L − 2 to L + 2 that exists."""
     lowest = 0 if backbone.site == "resid" else 1  # the outputs of a layer's parts begin with the first layer
-    found = []
-    for layer in range(
-        max(lowest, backbone.layer - _NEIGHBOURS), min(backbone.n_layers, backbone.layer + _NEIGHBOURS) + 1
-    ):
-        found.append(copy.copy(backbone))
-        found[-1].layer = layer
-    return found
-
-
-class _AllRead(Exception):  # noqa: N818
-    """Private early stop: the highest layer wanted has been read."""
+    highest = min(backbone.n_layers, backbone.layer + _NEIGHBOURS)
+    return [backbone.at(layer) for layer in range(max(lowest, backbone.layer - _NEIGHBOURS), highest + 1)]
 
 
 def _layer_activations(neighbours: Sequence[Backbone], documents: Sequence[TokenizedDocument]) -> dict[int, Tensor]:
     """Content activations [n, d_in], document after document, at every layer from one forward that stops early."""
     ids, content = padded(documents, neighbours[0])
-    read: dict[int, Tensor] = {}
-
-    def keep(layer: int) -> Callable[[Tensor], None]:
-        def callback(acts: Tensor) -> None:
-            read[layer] = acts[content]
-            if len(read) == len(neighbours):
-                raise _AllRead
-
-        return callback
-
-    handles = [b.on_model_acts(keep(b.layer)) for b in neighbours]
-    try:
-        with torch.inference_mode(), suppress(_AllRead):
-            neighbours[0].model(input_ids=ids, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return read
+    read = activations_at_layers(neighbours, ids)
+    return {place.layer: acts[content] for place, acts in zip(neighbours, read)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +121,7 @@ def _error_sums(layer: int, template: bool, found: Sequence[_Moments]) -> ErrorS
     means = np.stack([m.mean for m in found])
     offset = means - np.average(means, axis=0, weights=n)
     deviation = np.array([m.squared_deviation for m in found]) + n * (offset**2).sum(1)
-    return ErrorSums(layer, template, np.array([m.squared_error for m in found]), deviation)
+    return ErrorSums(layer, template, np.array([m.squared_error for m in found]), deviation, int(n.sum()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,8 @@ from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow
 
 if TYPE_CHECKING:
-    from facviz.activations import ActivationShards
+    from facviz.activations import CapturePlan, TrainingActivations
+    from facviz.backbone import Renderer
 
 DOCS_PER_SHARD = 4096
 
@@ -139,50 +140,68 @@ def _write_dropped(session: Session, name: str, report: CorpusReport) -> str | N
 
 def capture_dataset(session: Session, config: CaptureConfig) -> dict[str, Any]:
     """Activations of the dataset's content tokens to disk, training and held-out documents apart."""
-    from facviz.activations import capture, plan_capture
+    return capture_layers(session, config, [session.backbone.layer])[0]
+
+
+def capture_layers(session: Session, config: CaptureConfig, layers: Sequence[int]) -> list[dict[str, Any]]:
+    """One capture a layer, from one pass of the model for all that are not there yet; with `keep` off, only planned."""
+    from facviz.activations import capture
 
     with session.workspace.reader() as reader:
         dataset = reader.dataset(config.dataset)
     sizes = dataclasses.replace(config, dataset="")
-    capture_id = fingerprint("capture", CODE_VERSION, dataset["dataset_id"], sizes, session.encoding_fingerprint())
-    scope = Scope("capture", f"{dataset['dataset_id']}/{session.backbone.layer}", capture_id)
-    folder = session.workspace.activations_folder(capture_id)
-
-    def work() -> dict[str, Any]:
-        with session.workspace.reader() as reader:
-            documents = load_documents(reader, dataset["dataset_id"])
-        renderer = session.renderer(tuple(dataset["roles"]))
-        plan = plan_capture(documents, renderer, config)
-        write_text_atomically(folder / "plan.json", json.dumps(dataclasses.asdict(plan)))
+    ids = [
+        fingerprint("capture", CODE_VERSION, dataset["dataset_id"], sizes, session.encoding_fingerprint(layer))
+        for layer in layers
+    ]
+    scopes = [Scope("capture", f"{dataset['dataset_id']}/{layer}", i) for layer, i in zip(layers, ids)]
+    lacking = [n for n, scope in enumerate(scopes) if session.workspace.manifest.done(scope) is None]
+    common = {"dataset": config.dataset, "dataset_id": dataset["dataset_id"]}
+    summaries = [{"capture_id": i, **common, "layer": layer} for layer, i in zip(layers, ids)]
+    if lacking:
+        renderer, documents, plan = plan_dataset(session, config)
+        counts = {"n_tokens": plan.n_tokens, "n_heldout_tokens": plan.n_heldout_tokens}
+        summaries = [summary | counts for summary in summaries]
+        if not config.keep:
+            return summaries
+        folders = [session.workspace.activations_folder(ids[n]) for n in lacking]
+        for folder in folders:
+            write_text_atomically(folder / "plan.json", json.dumps(dataclasses.asdict(plan)))
         capture(
-            session.fast,
+            [session.fast.at(layers[n]) for n in lacking],
             renderer,
             documents,
             plan,
-            folder,
+            folders,
             batch_tokens=session.backbone_config.batch_tokens,
             progress=session.progress,
         )
-        return {
-            "capture_id": capture_id,
-            "dataset": config.dataset,
-            "dataset_id": dataset["dataset_id"],
-            "layer": session.backbone.layer,
-            "n_tokens": plan.n_tokens,
-            "n_heldout_tokens": plan.n_heldout_tokens,
-        }
-
-    return session.run_once(scope, work)
+    return [session.run_once(scope, lambda summary=s: summary) for scope, s in zip(scopes, summaries)]  # type: ignore[misc]
 
 
-def open_capture(session: Session, capture_id: str) -> ActivationShards:
-    """The shards of a finished capture."""
-    from facviz.activations import ActivationShards, CapturePlan
+def plan_dataset(session: Session, config: CaptureConfig) -> tuple[Renderer, list[Document], CapturePlan]:
+    """What a capture of the dataset runs through the model, and in which shards."""
+    from facviz.activations import plan_capture
 
-    folder = session.workspace.activations_folder(capture_id)
+    with session.workspace.reader() as reader:
+        dataset = reader.dataset(config.dataset)
+        documents = load_documents(reader, dataset["dataset_id"])
+    renderer = session.renderer(tuple(dataset["roles"]))
+    return renderer, documents, plan_capture(documents, renderer, config)
+
+
+def open_capture(session: Session, capture_ids: Sequence[str]) -> TrainingActivations:
+    """The shards of finished captures of one plan; of several side by side."""
+    from facviz.activations import ActivationShards, CapturePlan, PackedShards
+
+    folders = [session.workspace.activations_folder(i) for i in capture_ids]
     try:
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        plan = json.loads((folders[0] / "plan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WorkspaceError(f"The captured activations in {folder} are gone; run `facviz capture` again.") from error
+        raise WorkspaceError(
+            f"The captured activations in {folders[0]} are gone; run `facviz capture` again."
+        ) from error
     shards = tuple((name, tuple(members)) for name, members in plan["shards"])
-    return ActivationShards(folder, CapturePlan(shards, plan["n_tokens"], plan["n_heldout_tokens"]))
+    planned = CapturePlan(shards, plan["n_tokens"], plan["n_heldout_tokens"])
+    parts = [ActivationShards(folder, planned) for folder in folders]
+    return parts[0] if len(parts) == 1 else PackedShards(parts, planned)

@@ -21,7 +21,7 @@ from facviz.config import DatasetConfig, RunConfig, fingerprint, load_run_config
 from facviz.corpus import CorpusReader
 from facviz.errors import InputError
 from facviz.files import append_line, disk_errors, write_text_atomically
-from facviz.pipeline import data, sae
+from facviz.pipeline import data, sae, training
 from facviz.pipeline.demo import DEMO_FOLDER, MARK
 from facviz.pipeline.run import run_loop
 from facviz.pipeline.session import CODE_VERSION, Session, sae_row
@@ -89,7 +89,7 @@ def _train_sae(folder: Path, source: Path, config: RunConfig, corpus: Path, prog
     with workspace.lock():
         session = Session(workspace, config.backbone, progress)
         data.add_dataset(session, DatasetConfig("training", str(mixed), roles=("user", "assistant", "text")))
-        trained = sae.train(
+        trained = training.train(
             session,
             dataclasses.replace(config.capture, dataset="training"),
             dataclasses.replace(config.sae, path=""),

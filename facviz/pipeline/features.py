@@ -223,6 +223,8 @@ def explain(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, A
 
 def promoted_tokens(row: Mapping[str, Any]) -> list[str]:
     """Output tokens of a feature that stand out of its logits; what noise ranks first in a vocabulary does not."""
+    if not row["top_tokens"]:  # of a very large SAE nobody computed them
+        return []
     bar = row["logit_mean"] + OUTPUT_LOGIT_STDS * row["logit_std"]
     return [token for token, logit in zip(row["top_tokens"], row["top_logits"]) if logit > bar]
 

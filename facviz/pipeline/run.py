@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facviz.config import RunConfig, SpansConfig
-from facviz.pipeline import coverage, data, features, sae, synthesis
+from facviz.pipeline import coverage, data, features, sae, synthesis, training
 from facviz.pipeline.session import Session
 from facviz.prompts import load_task
 
@@ -46,7 +46,7 @@ def run_loop(session: Session, config: RunConfig) -> dict[str, Any]:
 def _sae(session: Session, config: RunConfig) -> dict[str, Any]:
     if config.sae.path:
         return sae.load(session, Path(config.sae.path))
-    return sae.train(session, config.capture, config.sae)
+    return training.train(session, config.capture, config.sae)
 
 
 def _span_datasets(config: RunConfig) -> tuple[str, ...]:

@@ -66,8 +66,9 @@ class Session:
         """Read another layer, and site unless None, for instance those a loaded SAE was trained on."""
         site = site or self.backbone_config.site
         self.backbone_config = dataclasses.replace(self.backbone_config, layer=layer, site=site)
-        for loaded in ("backbone", "fast"):
-            self.__dict__.pop(loaded, None)
+        for name in ("backbone", "fast"):
+            if name in self.__dict__:
+                self.__dict__[name] = self.__dict__[name].at(layer, site)
 
     @property
     def tokenizer(self) -> Any:
@@ -93,10 +94,11 @@ class Session:
 
         return SaeEncoder(self.backbone, sae, roles=roles, config=self.backbone_config, fast=self.fast)
 
-    def encoding_fingerprint(self) -> str:
+    def encoding_fingerprint(self, layer: int | None = None) -> str:
         """Names everything that decides model activations: weights, layer, site, template use, cut and precision."""
         _ = self.fast
-        config = dataclasses.replace(self.backbone_config, name="", layer=self.backbone.layer, dtype="auto")
+        layer = self.backbone.layer if layer is None else layer
+        config = dataclasses.replace(self.backbone_config, name="", layer=layer, dtype="auto")
         return fingerprint(self.backbone.identity, config, self.workspace.meta.get("dtype"), self.backbone_config.dtype)
 
     def run_once(self, scope: Scope, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -18,10 +20,7 @@ def top_output_tokens(
 
     `final_norm_weight` [d_in] is the gain of the model's last norm, which a direction passes on its way out.
     """
-    directions = W_dec.to(torch.float32)
-    if final_norm_weight is not None:
-        directions = directions * final_norm_weight.to(torch.float32)
-    logits, ids = _chunked_top(directions, unembedding.to(torch.float32), k)
+    logits, ids = _chunked_top(W_dec, unembedding.to(torch.float32), k, gain=final_norm_weight)
     return ids, logits
 
 
@@ -34,14 +33,15 @@ def logit_spread(
     A direction in the middle of a model often promotes nothing: its top tokens are then what noise ranks first, about
     four standard deviations out in a vocabulary of 50,000.
     """
-    directions = W_dec.to(torch.float32)
-    if final_norm_weight is not None:
-        directions = directions * final_norm_weight.to(torch.float32)
     table = unembedding.to(torch.float32)
-    centred = table - table.mean(dim=0)
+    mean = table.mean(dim=0)
+    centred = table - mean
     covariance = centred.T @ centred / len(table)
-    variance = ((directions @ covariance) * directions).sum(dim=1)
-    return directions @ table.mean(dim=0), variance.clamp_min(0).sqrt()
+    means, variances = [], []
+    for _, rows in _chunks(W_dec, W_dec.shape[1], final_norm_weight):
+        means.append(rows @ mean)
+        variances.append(((rows @ covariance) * rows).sum(dim=1))
+    return torch.cat(means), torch.cat(variances).clamp_min(0).sqrt()
 
 
 @torch.no_grad()
@@ -52,7 +52,9 @@ def nearest_features(W_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return ids, cosines
 
 
-def _chunked_top(rows: Tensor, table: Tensor, k: int, *, exclude_self: bool = False) -> tuple[Tensor, Tensor]:
+def _chunked_top(
+    rows: Tensor, table: Tensor, k: int, *, gain: Tensor | None = None, exclude_self: bool = False
+) -> tuple[Tensor, Tensor]:
     n_choices = len(table) - exclude_self
     if rows.shape[1:] != table.shape[1:] or not 0 < k <= n_choices:
         raise SaeError(
@@ -60,10 +62,17 @@ def _chunked_top(rows: Tensor, table: Tensor, k: int, *, exclude_self: bool = Fa
             "widths must agree and k fit."
         )
     tops = []
-    chunk = max(1, _CHUNK_BYTES // (4 * len(table)))
-    for start in range(0, len(rows), chunk):
-        scores = rows[start : start + chunk] @ table.T
+    for start, chunk in _chunks(rows, len(table), gain):
+        scores = chunk @ table.T
         if exclude_self:
             scores.diagonal(offset=start).fill_(-torch.inf)
         tops.append(scores.topk(k, dim=1))
     return torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])
+
+
+def _chunks(rows: Tensor, width: int, gain: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+    """Rows [start, …) in float32, times `gain`, so few that neither they nor `width` values for each take much."""
+    size = max(1, _CHUNK_BYTES // (4 * max(width, rows.shape[1])))
+    for start in range(0, len(rows), size):
+        chunk = rows[start : start + size].to(torch.float32)
+        yield start, chunk if gain is None else chunk * gain.to(torch.float32)

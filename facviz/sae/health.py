@@ -30,6 +30,8 @@ class ErrorSums:
     template: bool
     squared_error: Floats  # [n_docs] Σ‖x − x̂‖²
     squared_deviation: Floats  # [n_docs] Σ‖x − x̄‖², x̄ over all documents
+    n_tokens: int = 0
+    """Measured tokens of all documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Health:
     given: Combination
     best: Combination
     table: tuple[Combination, ...]
+    n_tokens: int = 0
 
 
 def judge_health(
@@ -74,7 +77,7 @@ def judge_health(
     best = table[0] if table[0].high < given.fvu else given
     recorded = recorded_fvu if recorded_fvu is not None and 0 <= recorded_fvu < math.inf else None
     verdict, sentence = _verdict(given, best, recorded, table)
-    return Health(verdict, sentence, given, table[0], table)
+    return Health(verdict, sentence, given, table[0], table, sums[0].n_tokens)
 
 
 def _verdict(

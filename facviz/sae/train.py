@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from facviz.sae.weights import SaeWeights
 
 _REVIVAL_POOL = 4  # dead features considered at a time, in multiples of aux_k
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_ARCHITECTURE, _SOURCE = "architecture.", "source."
+"""Begin the names of tensors of a checkpoint that are not the run's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,35 @@ def train_sae(
     if init_sample.ndim == 2 and init_sample.shape[1] != d_in:
         raise SaeError(f"The sample has width {init_sample.shape[1]}, but the run {d_in}; take it from the same layer.")
     plan = Plan(config, init_sample, on_step=on_step, checkpoint=checkpoint, resume=resume, start=start)
-    return train_together(batches, [plan], n_steps=n_steps)[0]
+    return train_together(Replayed(batches), [plan], n_steps=n_steps)[0]
 
 
-def train_together(
-    batches: Callable[[int], Iterator[Tensor]], plans: Sequence[Plan], *, n_steps: int
-) -> list[SaeWeights]:
+class BatchSource(Protocol):
+    """Where batches come from, so that a run can go on in the middle of them."""
+
+    def open(self, step: int, state: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """Batches from that step on; `state` is what `state()` gave there."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next batch depends on beside its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Batches that are cheap to make again: `batches(step)` yields them from that step on."""
+
+    batches: Callable[[int], Iterator[Tensor]]
+
+    def open(self, step: int, state: Mapping[str, Tensor]) -> Iterator[Tensor]:  # noqa: ARG002
+        """Start over and skip."""
+        return self.batches(step)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+def train_together(source: BatchSource, plans: Sequence[Plan], *, n_steps: int) -> list[SaeWeights]:
     """Several SAEs on one pass over the activations; each ends as it would alone.
 
     A run that was resumed ahead of another waits until the stream reaches it.
@@ -99,19 +124,19 @@ def train_together(
     if len({plan.config.batch_tokens for plan in plans}) != 1:
         raise SaeError("SAEs trained together read the same batches; give all of them the same `batch_tokens`.")
     runs = [(_Run(plan, n_steps), plan) for plan in plans]
-    position = min(run.step for run, _ in runs)
-    stream = batches(position)
-    for step in range(position, n_steps):
+    last, plan = min(runs, key=lambda pair: pair[0].step)
+    stream = source.open(last.step, _part(plan.resume.tensors, _SOURCE) if plan.resume else {})
+    for step in range(last.step, n_steps):
         batch = next(stream, None)
         if batch is None:
             raise SaeError(f"The activations ran out at step {step} of {n_steps}; capture more or lower `epochs`.")
         for run, plan in runs:
             if run.step == step:
-                _advance(run, plan, batch)
+                _advance(run, plan, batch, source)
     return [run.export() for run, _ in runs]
 
 
-def _advance(run: _Run, plan: Plan, batch: Tensor) -> None:
+def _advance(run: _Run, plan: Plan, batch: Tensor, source: BatchSource) -> None:
     part = batch if plan.columns is None else batch[:, plan.columns]
     if tuple(part.shape) != run.batch_shape:
         raise SaeError(f"A training batch has shape {tuple(part.shape)}; this run needs {run.batch_shape}.")
@@ -119,7 +144,7 @@ def _advance(run: _Run, plan: Plan, batch: Tensor) -> None:
     if plan.on_step is not None:
         plan.on_step(report)
     if plan.checkpoint is not None and (plan.checkpoint.due(run.step) or run.step == run.n_steps):
-        plan.checkpoint.save(run.state(), run.export)
+        plan.checkpoint.save(run.state(source.state()), run.export)
 
 
 def selection_dtype(device: torch.device) -> torch.dtype:
@@ -238,8 +263,8 @@ class _Run:
         described = dataclasses.asdict(self.config) | {"d_in": self.batch_shape[1], "n_steps": self.n_steps}
         return dict(json.loads(json.dumps(described)))  # as a checkpoint file gives it back
 
-    def state(self) -> TrainState:
-        """Everything the next step depends on."""
+    def state(self, source: Mapping[str, Tensor]) -> TrainState:
+        """Everything the next step depends on, with what its batch does."""
         tensors = {
             "tokens_since_fired": self.tokens_since_fired,
             "input_scale": torch.tensor(self.input_scale, dtype=torch.float64),
@@ -248,7 +273,8 @@ class _Run:
         for name, parameter in self.named.items():
             tensors[name] = parameter.detach()
             tensors |= {f"adam.{moment}.{name}": self.optimizer.state[parameter][moment] for moment in _MOMENTS}
-        tensors |= {f"architecture.{name}": value for name, value in self.architecture.state().items()}
+        tensors |= {_ARCHITECTURE + name: value for name, value in self.architecture.state().items()}
+        tensors |= {_SOURCE + name: value for name, value in source.items()}
         return TrainState(self.step, self.identity, tensors)
 
     @torch.no_grad()
@@ -265,9 +291,7 @@ class _Run:
             parameter.copy_(tensors[name])
             adam = {moment: tensors[f"adam.{moment}.{name}"].to(parameter.device, copy=True) for moment in _MOMENTS}
             self.optimizer.state[parameter] = adam | {"step": tensors["adam.step"].to(parameter.device, copy=True)}
-        prefix = "architecture."
-        learnt = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        self.architecture.load_state(learnt)
+        self.architecture.load_state(_part(tensors, _ARCHITECTURE))
 
     def export(self) -> SaeWeights:
         """Weights for unscaled inputs. Unit decoder rows stay so, hence activations carry the inputs' scale."""
@@ -293,6 +317,10 @@ class _Run:
             "input_scale": self.input_scale,
             "offset_ratio": self.offset_ratio,
         }
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 @torch.no_grad()

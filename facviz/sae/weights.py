@@ -103,7 +103,12 @@ class SaeWeights:
     @property
     def decoder(self) -> Tensor:
         """[d_sae, d_in], contiguous: W_dec, or W_enc transposed where the decoder is tied."""
-        return (self.W_enc.T if self.W_dec is None else self.W_dec).contiguous()
+        return self.decoder_view.contiguous()
+
+    @property
+    def decoder_view(self) -> Tensor:
+        """[d_sae, d_in] without a copy, and therefore not contiguous where the decoder is tied."""
+        return self.W_enc.T if self.W_dec is None else self.W_dec
 
     def to(self, device: torch.device | str) -> SaeWeights:
         """The same weights on another device."""

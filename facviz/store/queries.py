@@ -127,6 +127,10 @@ NAMED_QUERIES = {
         WHERE p.synth_id = $synth_id AND p.feature_id = $feature_id""",
     "saes": "SELECT * FROM sae",
     "sae": "SELECT * FROM sae WHERE sae_id = $sae_id",
+    "sae_evaluations": """
+        SELECT * FROM sae_evaluation WHERE $sae_id IS NULL OR sae_id = $sae_id
+        QUALIFY row_number() OVER (PARTITION BY sae_id, kind, dataset ORDER BY "at" DESC) = 1
+        ORDER BY sae_id, kind, dataset""",
     "encoded_datasets": """
         SELECT sae_id, dataset_id, count(*) AS n_features, count(*) FILTER (NOT is_dead) AS n_active,
             count(*) FILTER (is_always_on) AS n_always_on

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with every change of a table; a workspace written by a newer facviz is refused."""
 
 MODE = "inference"
@@ -56,6 +56,15 @@ TABLES: dict[str, pa.Schema] = {
             ("k", pa.int32()),
             ("metrics", pa.string()),
             ("provenance", pa.string()),
+        ]
+    ),
+    "sae_evaluation": pa.schema(
+        [
+            ("sae_id", pa.string()),
+            ("dataset", pa.string()),
+            ("kind", pa.string()),
+            ("measures", pa.string()),
+            ("at", pa.string()),
         ]
     ),
     "feature": pa.schema(

@@ -227,7 +227,7 @@ def test_a_failed_save_keeps_the_old_sae(tmp_path, monkeypatch):
     def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saelens.safetensors.torch, "save_file", full_disk)
+    monkeypatch.setattr(saelens, "write_tensors", full_disk)
     with pytest.raises(WorkspaceError, match="No space left"):
         make_sae("standard").save(tmp_path)
     assert load_sae(tmp_path).architecture == "topk"

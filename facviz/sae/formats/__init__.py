@@ -75,19 +75,29 @@ def _located(path: str | Path) -> Path:
     return Path(path).expanduser().absolute() if resolved.is_file() else resolved
 
 
-def load_sae(path: str | Path, format: str = "auto") -> SAE:
-    """The SAE stored at `path`; `auto` recognises the format by its files, and the SAE's provenance says by what.
+def identify(path: str | Path, format: str = "auto") -> tuple[Path, str, str]:
+    """Where `path` is, the name of its format, and by what `auto` recognised it.
 
     Where nothing is at `path` and it reads as `owner/repo` or `owner/repo/folder`, it is fetched from the hub.
 
     Raises:
-        SaeError: nothing is there, no format fits, or the SAE uses something facviz cannot express.
+        SaeError: nothing is there, or no format fits.
     """
     path = _located(path)
     if format == "auto":
-        format, _ = recognise(path)
-    elif format not in FORMATS:
+        return path, *recognise(path)
+    if format not in FORMATS:
         raise SaeError(f"The SAE format {format!r} is unknown; use auto or one of {', '.join(sorted(FORMATS))}.")
-    elif not path.exists():
+    if not path.exists():
         raise SaeError(f"There is no SAE at {path}; check the path.")
-    return FORMATS[format].load(path)
+    return path, format, "the format that was asked for"
+
+
+def load_sae(path: str | Path, format: str = "auto") -> SAE:
+    """The SAE stored at `path` (as `identify` finds it); its provenance says what its format was recognised by.
+
+    Raises:
+        SaeError: nothing is there, no format fits, or the SAE uses something facviz cannot express.
+    """
+    located, name, _ = identify(path, format)
+    return FORMATS[name].load(located)

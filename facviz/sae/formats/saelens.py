@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from facviz.sae.formats.folding import (
     positive,
     whole_number,
 )
+from facviz.sae.formats.writing import write_tensors
 from facviz.sae.model import SAE
 from facviz.sae.weights import Activation, LayerNorm, SaeWeights
 
@@ -102,11 +102,11 @@ def save(sae: SAE, folder: str | Path, *, half_precision: bool = False) -> Path:
         WorkspaceError: the folder cannot be written.
     """
     folder = user_path(folder)
-    tensors = _tensors_to_store(sae.weights, half_precision)
+    tensors = _tensors_to_store(sae.weights, torch.float16 if half_precision else torch.float32)
     text = json.dumps(_config_of(sae), indent=2, default=str) + "\n"
     write_files(
         {
-            folder / WEIGHTS_FILE: lambda temporary: safetensors.torch.save_file(tensors, temporary),
+            folder / WEIGHTS_FILE: lambda temporary: write_tensors(temporary, tensors),
             folder / CONFIG_FILE: lambda temporary: temporary.write_text(text, encoding="utf-8"),
         }
     )
@@ -249,15 +249,11 @@ def _metadata(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return found if layer is None else found | {"layer": layer}
 
 
-def _tensors_to_store(weights: SaeWeights, half_precision: bool) -> dict[str, Tensor]:
-    matrix_dtype = torch.float16 if half_precision else torch.float32
-    tensors = {"W_enc": weights.W_enc.to(matrix_dtype), "W_dec": weights.decoder.to(matrix_dtype)}
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise SaeError("A weight is too large for float16; save the SAE in full precision.")
-    tensors |= {"b_enc": weights.b_enc, "b_dec": weights.b_dec}
-    if weights.activation.threshold is not None:
-        tensors["threshold"] = weights.activation.threshold
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _tensors_to_store(weights: SaeWeights, matrices: torch.dtype) -> dict[str, tuple[Tensor, torch.dtype]]:
+    """Each with the dtype it is stored in; W_dec also of a tied SAE, which SAELens does not know."""
+    tensors = {"W_enc": (weights.W_enc, matrices), "W_dec": (weights.decoder_view, matrices)}
+    vectors = {"b_enc": weights.b_enc, "b_dec": weights.b_dec, "threshold": weights.activation.threshold}
+    return tensors | {name: (vector, torch.float32) for name, vector in vectors.items() if vector is not None}
 
 
 def _config_of(sae: SAE) -> dict[str, Any]:
