@@ -108,6 +108,8 @@ def _train(session: Session, capture: CaptureConfig, tasks: Sequence[Task]) -> d
         _Running(session, task, n_steps, sample[:, columns[task.layer]], heldout[:, columns[task.layer]])
         for task in tasks
     ]
+    for run in runs:
+        run.announce()
     plans = [run.plan(columns[run.task.layer] if len(layers) > 1 else None) for run in runs]
     trained = train_together(_Batches(activations, config), plans, n_steps=n_steps)
     return {
@@ -191,6 +193,12 @@ class _Running:
             resume=load_state(path) if path.exists() else None,
             start=self._start(),
         )
+
+    def announce(self) -> None:
+        """What the activations promise for a training."""
+        from facviz.sae.init import offset_ratio, offset_words
+
+        self._session.progress.update("sae", 0, self._n_steps, offset_words(offset_ratio(self._sample)))
 
     def _start(self) -> SaeWeights | None:
         from facviz.sae.formats import load_sae
