@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 WORKSPACE ?=
 PORT ?= 8501
 
-.PHONY: help setup run check test bench clean
+.PHONY: help setup run check test bench bench-peers clean
 
 help:
-	@echo "make setup | run | check | test | bench | clean"
+	@echo "make setup | run | check | test | bench | bench-peers | clean"
 
 setup: $(VENV)/.ready
 
@@ -34,6 +34,10 @@ test: check
 
 bench: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
+
+# SAE training against other libraries. Fetches each into an environment of its own (2 GB) and takes an hour or two.
+bench-peers: setup
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.peers
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

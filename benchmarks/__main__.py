@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.capture import bench_capture
 from benchmarks.generation import bench_generation
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, machine_line
 from benchmarks.results import Result
 from benchmarks.sae import bench_decode, bench_step
 from benchmarks.spans import bench_spans
@@ -89,11 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(record: dict[str, Any]) -> str:
     """The record for people."""
-    machine = record["machine"]
-    flags = " ".join(name for name, present in machine["flags"].items() if present) or "none of the wide ones"
     lines = [
-        f"{machine['processor']}, {machine['threads']} threads of {machine['cores']} cores, flags: {flags}",
-        f"torch {machine['torch']}, load {machine['load_average']} at the start, {record['seconds']:.0f} s in all",
+        f"{machine_line(record['machine'])}, {record['seconds']:.0f} s in all",
         f"{'bench':<16}{'ours':>12}{'reference':>12}  {'unit':<17}{'ratio':>7}{'range':>16}{'bar':>6}",
     ]
     return "\n".join(lines + [_row(bench) for bench in record["benches"]])

@@ -25,6 +25,15 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def machine_line(machine: dict[str, Any]) -> str:
+    """What `describe_machine` found, for people."""
+    flags = " ".join(name for name, present in machine["flags"].items() if present) or "none of the wide ones"
+    return (
+        f"{machine['processor']}, {machine['threads']} threads of {machine['cores']} cores, flags: {flags}\n"
+        f"torch {machine['torch']}, load {machine['load_average']} at the start"
+    )
+
+
 def _processor_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []

@@ -83,9 +83,9 @@ def start_python():
 def run_python(start_python):
     """Run a program text to its end in a fresh interpreter; its standard output."""
 
-    def run(program: str, *arguments: object, cwd: Path = REPOSITORY) -> str:
+    def run(program: str, *arguments: object, cwd: Path = REPOSITORY, timeout: float = 120) -> str:
         process = start_python(program, *arguments, cwd=cwd)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=timeout)
         assert process.returncode == 0, errors
         return output.strip()
 

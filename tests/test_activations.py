@@ -501,7 +501,7 @@ def test_a_shard_that_was_written_but_not_listed_is_made_again_and_counted_once(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "append_line", kill)
+        patched.setattr("facviz.activations.shards.append_line", kill)
         with pytest.raises(KeyboardInterrupt):
             run_capture(planted_backbone, renderer, corpus(), tmp_path)
     assert len(shard_bytes(tmp_path)) == 1

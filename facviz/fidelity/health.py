@@ -50,7 +50,7 @@ def health_table(
     renderer: Renderer,
     *,
     max_tokens: int = HEALTH_TOKENS,
-    batch_tokens: int = 2048,
+    batch_tokens: int = 512,
 ) -> list[ErrorSums]:
     """Error sums of the SAE at layers L − 2 to L + 2 with and without the template, on the same content tokens.
 

@@ -24,6 +24,7 @@ from facviz.files import append_line, disk_errors, write_text_atomically
 from facviz.pipeline import data, sae, training
 from facviz.pipeline.demo import DEMO_FOLDER, MARK
 from facviz.pipeline.run import run_loop
+from facviz.pipeline.sae_measures import MEASURED
 from facviz.pipeline.session import CODE_VERSION, Session, sae_row
 from facviz.protocols import ProgressSink
 from facviz.store.manifest import Scope
@@ -36,9 +37,6 @@ MIN_MISSING, MIN_THEMES, MIN_FILLED = 30, 3, 0.6
 
 GENERAL_DOCUMENTS = 2400
 """Of the corpus given to --retrain: about twice the content tokens of the demo's own queries."""
-MEASURED = "heldout_metrics"
-"""Key of the SAE's `cfg.json` under which its measures travel with it."""
-METRICS = ("fvu", "normalised_mse", "l0", "dead", "dead_share", "n_always_on", "n_eval_tokens")
 
 _ZSTD_LEVEL = 19
 
@@ -95,7 +93,6 @@ def _train_sae(folder: Path, source: Path, config: RunConfig, corpus: Path, prog
             dataclasses.replace(config.sae, path=""),
         )
         weights = sae.open_sae(session, trained["sae_id"])
-        weights.metadata[MEASURED] = {name: trained[name] for name in METRICS}
         weights.save(config.sae.path, half_precision=True)
 
 

@@ -27,7 +27,8 @@ def _output_tokens(backbone: Backbone, sae: SAE) -> dict[str, Any]:
     from facviz.sae.directions import logit_spread, top_output_tokens
 
     unembedding, gain = backbone.unembedding.float(), backbone.final_norm_weight
-    if not is_affordable(sae.d_sae, 2 * sae.d_sae * unembedding.numel()):
+    n_vocabulary, d_in = unembedding.shape
+    if not is_affordable(sae.d_sae, 2 * sae.d_sae * d_in * (n_vocabulary + min(n_vocabulary, d_in))):
         none: list[list[Any]] = [[]] * sae.d_sae
         return {"top_tokens": none, "top_logits": none, "logit_mean": None, "logit_std": None}
     decoder = sae.weights.decoder_view.to(unembedding.device)

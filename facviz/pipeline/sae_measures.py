@@ -25,13 +25,25 @@ LARGE_D_SAE = 16_384
 """Up to so many features nothing is left out."""
 MAX_FLOPS = 3e12
 """Of a larger SAE, what takes more is left out: about a minute on two processor cores."""
+FEWEST_TOKENS = 500
+"""Below, intervals are too wide to tell neighbouring layers apart."""
 DENSITY_EDGES = np.linspace(-7.0, 0.0, 29)
 """Of the histogram of log10 density, the same for all SAEs so that they can be laid over each other."""
+
+MEASURED = "heldout_metrics"
+"""Key of a trained SAE's `cfg.json` under which its measures travel with it."""
 
 
 def is_affordable(d_sae: int, flops: float) -> bool:
     """Whether something that takes `flops` operations is computed for all features of an SAE."""
     return d_sae <= LARGE_D_SAE or flops <= MAX_FLOPS
+
+
+def affordable_tokens(d_sae: int, flops_per_token: float, wanted: int) -> int:
+    """`wanted`, or of a very large SAE as many as take about a minute, but at least `FEWEST_TOKENS`."""
+    if is_affordable(d_sae, wanted * flops_per_token):
+        return wanted
+    return max(FEWEST_TOKENS, int(MAX_FLOPS // flops_per_token))
 
 
 def metric_values(metrics: SaeMetrics) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from facviz.config import fingerprint
 from facviz.errors import FacvizError, InputError
 from facviz.pipeline.sae import load, open_sae
 from facviz.pipeline.sae_measures import (
+    MEASURED,
+    affordable_tokens,
     eval_measures,
     fidelity_measures,
     health_measures,
@@ -38,6 +40,9 @@ FIDELITY_TOKENS = 16_384
 """Content tokens on which the model is run four times to its end."""
 CHUNK_DOCS = 512
 N_PAIRS = 20
+N_COMBINATIONS = 10
+"""Layers times renderings of a health check, each of which encodes all of its tokens."""
+_NO_NOTES = ("format", "recognised_by", "trainer")
 _MAX_NOTES, _MAX_NOTE_CHARS = 20, 200
 
 
@@ -60,7 +65,9 @@ def load_and_check(
             reader.dataset(dataset)  # refuses before the SAE is read
     loaded = load(session, located, name)
     said = json.loads(sae_row(session.workspace, loaded["sae_id"])["provenance"])["weights"]
-    health, note = _check(session, loaded["sae_id"], dataset, known) if check else (None, "It was left out.")
+    health, note = (
+        _check(session, loaded["sae_id"], dataset, known) if check else (None, "The health check was left out.")
+    )
     told = {"format": name, "recognised_by": why, "notes": _notes(said)}
     return loaded | told | {"health": health, "health_note": note}
 
@@ -89,7 +96,7 @@ def _notes(provenance: Mapping[str, Any]) -> list[str]:
     """What a file did not say and was inferred, or was folded into the weights; it may quote the file."""
     stated = provenance.get("notes")
     notes = [str(note) for note in stated] if isinstance(stated, list) else []
-    told = {k: v for k, v in provenance.items() if isinstance(v, str) and k not in ("format", "recognised_by")}
+    told = {k: v for k, v in provenance.items() if isinstance(v, str) and k not in _NO_NOTES}
     notes += [f"{name.replace('_', ' ')}: {value}" for name, value in told.items()]
     return ["".join(c for c in note if c.isprintable())[:_MAX_NOTE_CHARS] for note in notes[:_MAX_NOTES]]
 
@@ -191,11 +198,15 @@ class _Subject:
 
         def work() -> dict[str, Any]:
             from facviz.fidelity import check_health
+            from facviz.fidelity.health import HEALTH_TOKENS
 
-            session = self._session
+            session, sae = self._session, self._sae
+            tokens = affordable_tokens(sae.d_sae, 2 * N_COMBINATIONS * sae.d_in * sae.d_sae, HEALTH_TOKENS)
             session.progress.update("health", 0, None, "whether the SAE fits the model")
             renderer = session.renderer(self._roles)
-            found = check_health(session.backbone, self._sae, self._unseen_first, renderer, recorded_fvu=recorded)
+            found = check_health(
+                session.backbone, sae, self._unseen_first, renderer, recorded_fvu=recorded, max_tokens=tokens
+            )
             return health_measures(found, recorded)
 
         return self._once("health", work, recorded)
@@ -260,7 +271,7 @@ class _Subject:
 
 def _recorded_fvu(sae: SAE, row: Mapping[str, Any]) -> float | None:
     """What its maker measured on held-out texts, wherever a file or a training here says so."""
-    stated = sae.metadata.get("heldout_metrics")
+    stated = sae.metadata.get(MEASURED)
     values = (stated.get("fvu") if isinstance(stated, dict) else None, sae.metadata.get("fvu"))
     for value in (*values, json.loads(row["metrics"]).get("fvu")):
         if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -19,6 +19,7 @@ from facviz.errors import InputError
 from facviz.files import disk_errors, write_text_atomically
 from facviz.pipeline.data import capture_layers, open_capture, plan_dataset
 from facviz.pipeline.sae import place_metadata, store_sae
+from facviz.pipeline.sae_measures import MEASURED, metric_values
 from facviz.pipeline.session import CODE_VERSION, Session
 from facviz.store.manifest import Scope
 from facviz.store.training import TrainingCurve
@@ -242,6 +243,7 @@ class _Running:
             session.move_to_layer(task.layer)
         sae = SAE(weights, self._metadata())
         metrics = _evaluate(sae, heldout)
+        sae.metadata[MEASURED] = metric_values(metrics)
         sae.save(self._folder / "weights")
         summary = store_sae(session, sae, task.sae_id, metrics, config.k, config.architecture)
         best = self._best() or {"step": self._n_steps}

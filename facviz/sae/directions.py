@@ -28,7 +28,7 @@ def top_output_tokens(
 def logit_spread(
     W_dec: Tensor, unembedding: Tensor, *, final_norm_weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [n] over the vocabulary of each direction's logits, without forming them.
+    """Mean and standard deviation [n] of each direction's logits over the vocabulary, which are never all formed.
 
     A direction in the middle of a model often promotes nothing: its top tokens are then what noise ranks first, about
     four standard deviations out in a vocabulary of 50,000.
@@ -36,11 +36,15 @@ def logit_spread(
     table = unembedding.to(torch.float32)
     mean = table.mean(dim=0)
     centred = table - mean
-    covariance = centred.T @ centred / len(table)
+    is_small = len(table) < table.shape[1]  # then the logits themselves are the shorter way
+    covariance = None if is_small else centred.T @ centred / len(table)
     means, variances = [], []
     for _, rows in _chunks(W_dec, W_dec.shape[1], final_norm_weight):
         means.append(rows @ mean)
-        variances.append(((rows @ covariance) * rows).sum(dim=1))
+        if covariance is None:
+            variances.append((rows @ centred.T).square().mean(dim=1))
+        else:
+            variances.append(((rows @ covariance) * rows).sum(dim=1))
     return torch.cat(means), torch.cat(variances).clamp_min(0).sqrt()
 
 

@@ -20,6 +20,9 @@ from facviz.views.format import Real, count, number, short
 
 Row = Mapping[str, Any]
 
+_NO_NOTES = ("format", "recognised_by", "trainer")
+_MAX_NOTES = 20
+
 
 @dataclass(frozen=True, slots=True)
 class SaeRow:
@@ -38,8 +41,18 @@ class SaeRow:
     n_dead: int | None
     n_always_on: int | None
     n_tokens: int | None
+    offset_ratio: float | None
+    """γ = ‖μ‖ / ‖σ‖ of the activations it was trained on."""
+    site: str
     provenance: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    """What its file did not say and was inferred, and what was folded into its weights."""
     is_trained_here: bool
+
+    @property
+    def name(self) -> str:
+        """Short, and telling it from its neighbours."""
+        return f"{self.sae_id[:6]} · {self.architecture} · {count(self.d_sae)}" + (f" · k {self.k}" if self.k else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,7 @@ class TrainedBefore:
 
 
 def list_saes(queries: Queries, measured: Mapping[str, Row] | None = None) -> list[SaeRow]:
-    """Every SAE, the newest last; `measured` adds what `facviz sae eval` found, by sae_id."""
+    """Every SAE, the newest last; `measured` adds what was found of it later, by sae_id."""
     return [_sae_row(row, (measured or {}).get(row["sae_id"], {})) for row in queries.rows("saes")]
 
 
@@ -90,11 +103,11 @@ def finished_course(workspace: Workspace, sae_id: str) -> TrainingCourse | None:
     return read_training(workspace.sae_folder(sae_id))
 
 
-def newest_course(root: Path, since: float) -> TrainingCourse | None:
-    """The course of the training that wrote last, when that was after `since` (seconds since 1970)."""
-    files = [(path.stat().st_mtime, path.parent) for path in root.glob(f"sae/*/{TRAINING_FILE}")]
-    written, folder = max(files, default=(0.0, root))
-    return read_training(folder) if written >= since else None
+def running_courses(root: Path, since: float) -> dict[str, TrainingCourse]:
+    """By sae_id, the courses of trainings that wrote after `since` (seconds since 1970)."""
+    folders = [path.parent for path in sorted(root.glob(f"sae/*/{TRAINING_FILE}")) if path.stat().st_mtime >= since]
+    courses = {folder.name: read_training(folder) for folder in folders}
+    return {sae_id: course for sae_id, course in courses.items() if course is not None}
 
 
 def course_words(course: TrainingCourse) -> str:
@@ -152,6 +165,9 @@ def _sae_row(row: Row, measured: Row) -> SaeRow:
         n_dead=found.get("dead"),
         n_always_on=found.get("n_always_on"),
         n_tokens=weights.get("n_training_tokens"),
+        offset_ratio=weights.get("offset_ratio"),
+        site=str((provenance.get("backbone") or {}).get("site") or "resid"),
+        notes=_notes(weights),
         provenance=_provenance(row, provenance, weights),
         is_trained_here=weights.get("trainer") == "facviz",
     )
@@ -167,13 +183,24 @@ def _provenance(row: Row, provenance: Row, weights: Row) -> tuple[tuple[str, str
         ("Model's identity", provenance.get("identity")),
         ("Dimensions read", _known(row["d_in"])),
         ("Loaded from the format", weights.get("format")),
+        ("Recognised by", weights.get("recognised_by")),
         ("Tokens seen in training", _known(weights.get("n_training_tokens"))),
         ("Steps", _known(recipe.get("n_steps"))),
         ("Batch", _known(config.get("batch_tokens"), " tokens")),
         ("Learning rate", number(recipe["learning_rate"]) if recipe.get("learning_rate") else None),
+        ("Offset ratio γ", number(weights["offset_ratio"]) if weights.get("offset_ratio") else None),
         ("Seed of randomness", config.get("rng_seed")),
     ]
     return tuple((name, short(str(value), 200)) for name, value in facts if value is not None)
+
+
+def _notes(weights: Row) -> tuple[str, ...]:
+    """What a format module noted beside the format itself, shortened: it may quote the file."""
+    stated = weights.get("notes")
+    listed = [str(note) for note in stated] if isinstance(stated, list) else []
+    inferred = {k: v for k, v in weights.items() if isinstance(v, str) and k not in _NO_NOTES}
+    listed += [f"{key.replace('_', ' ')}: {value}" for key, value in inferred.items()]
+    return tuple(short(note, 200) for note in listed[:_MAX_NOTES])
 
 
 def _known(value: Real, unit: str = "") -> str | None:

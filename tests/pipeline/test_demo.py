@@ -353,7 +353,7 @@ def test_retraining_puts_a_new_sae_in_half_precision_in_place_before_the_loop_ru
         documents = reader.rows("documents", dataset_id=reader.dataset("training")["dataset_id"])
     assert {row["text"] for row in documents} == set(texts[:650])
     assert trained.d_sae == 40
-    assert set(trained.metadata[demo_build.MEASURED]) == set(demo_build.METRICS)
+    assert {"fvu", "l0", "dead", "n_eval_tokens"} <= set(trained.metadata[demo_build.MEASURED])
     assert torch.equal(trained.W_dec, trained.W_dec.half().float())
     assert torch.equal(trained.W_dec, again.W_dec)
     assert files_of(folder / "workspace") == files_of(source / "workspace")

@@ -215,6 +215,24 @@ def test_a_file_of_another_schema_is_made_again(workspace, dataset_rows):
         assert [r["name"] for r in database.rows("datasets")] == ["a"]
 
 
+def test_a_file_from_before_evaluations_of_saes_is_made_again_with_them(workspace, dataset_rows):
+    workspace.manifest.write_shard(SCOPE, "dataset", "0", dataset_rows("a"))
+    with Database(workspace) as database:
+        database.sync()
+    with duckdb.connect(str(workspace.root / DATABASE_FILE)) as file:
+        file.execute("DROP VIEW sae_evaluation")
+        file.execute("DROP TABLE shard_sae_evaluation")
+        file.execute("UPDATE schema_version SET version = 2")
+    workspace.remember(schema=2)
+    opened = open_workspace(workspace.root)
+    row = {"sae_id": "s", "dataset": "", "kind": "eval", "measures": "{}", "at": "2026-01-01T00:00:00Z"}
+    opened.manifest.write_shard(SCOPE, "sae_evaluation", "0", rows_to_arrow("sae_evaluation", [row]))
+    with Database(opened) as database:
+        database.sync()
+        assert [r["name"] for r in database.rows("datasets")] == ["a"]
+        assert database.rows("sae_evaluations", sae_id=None) == [row]
+
+
 def test_a_damaged_shard_is_named_and_everything_else_still_shows(workspace, database, dataset_rows):
     workspace.manifest.write_shard(SCOPE, "dataset", "0", dataset_rows("a"))
     write_explanations(workspace, "zero")

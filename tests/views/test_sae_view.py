@@ -23,7 +23,7 @@ from facviz.views.sae import (
     headline,
     list_encodings,
     list_saes,
-    newest_course,
+    running_courses,
 )
 
 TRAINED = {
@@ -35,6 +35,7 @@ TRAINED = {
         "config": {"batch_tokens": 1024, "rng_seed": 0},
         "recipe": {"n_steps": 367, "learning_rate": 0.000636},
         "n_training_tokens": 375_808,
+        "offset_ratio": 2.345,
     },
 }
 
@@ -90,7 +91,9 @@ def test_a_trained_sae_shows_its_numbers_and_where_it_is_from(trained):
     facts = dict(row.provenance)
     assert facts["Layer"] == "15, read at blocks.14.hook_resid_post"
     assert (facts["Tokens seen in training"], facts["Batch"], facts["Steps"]) == ("375,808", "1,024 tokens", "367")
-    assert facts["Seed of randomness"] == "0"
+    assert (facts["Seed of randomness"], facts["Offset ratio γ"]) == ("0", "2.35")
+    assert (row.site, row.offset_ratio, row.notes) == ("resid", 2.345, ())
+    assert row.name == "s1 · batchtopk · 1,024 · k 16"
     assert (row.n_tokens, row.is_trained_here) == (375_808, True)
 
 
@@ -107,19 +110,36 @@ def test_densities_of_the_planted_words_are_their_share_of_all_words(planted):
     np.testing.assert_allclose(np.sort(found)[-13:], np.sort(expected)[-13:])
 
 
-def test_the_course_of_a_running_training_is_the_file_written_last(tmp_path):
-    for name, age in (("old", 1000.0), ("new", 10.0)):
+def test_the_courses_of_a_running_training_are_the_files_written_since_it_began(tmp_path):
+    for name, age in (("old", 1000.0), ("new", 10.0), ("newer", 5.0)):
         folder = tmp_path / "sae" / name
         folder.mkdir(parents=True)
         curve = TrainingCurve(folder, 2)
         for step in (1, 2):
             curve.add(step, **dict.fromkeys(SERIES, age))
         os.utime(folder / "training.jsonl", (10_000 - age, 10_000 - age))
-    found = newest_course(tmp_path, since=9_500)
-    assert found.series["loss"] == (10.0, 10.0)
-    assert course_words(found) == "step 2 of 2: loss 10.0, FVU 10.0, L0 10.0, 10.0 dead features"
-    assert newest_course(tmp_path, since=9_995) is None
-    assert newest_course(tmp_path / "nothing", since=0) is None
+    found = running_courses(tmp_path, since=9_500)
+    assert {name: course.series["loss"] for name, course in found.items()} == {"new": (10.0,) * 2, "newer": (5.0,) * 2}
+    assert course_words(found["new"]) == "step 2 of 2: loss 10.0, FVU 10.0, L0 10.0, 10.0 dead features"
+    assert running_courses(tmp_path, since=9_999) == {}
+    assert running_courses(tmp_path / "nothing", since=0) == {}
+
+
+def test_what_a_format_inferred_or_folded_is_kept_as_notes_and_what_identifies_it_is_not(tmp_path):
+    workspace = Workspace.create(tmp_path / "w")
+    weights = {"format": "gemma_scope", "recognised_by": "an .npz archive", "generation": 1, "layer": "from the folder"}
+    weights |= {"notes": ["the gate is folded", "x" * 1000], "context_size": "as published"}
+    row = {"sae_id": "s", "backbone": "b", "layer": 1, "architecture": "jumprelu", "d_in": 8, "d_sae": 8, "k": 0}
+    provenance = {"weights": weights, "backbone": {"site": "mlp"}}
+    row |= {"metrics": "{}", "provenance": json.dumps(provenance)}
+    workspace.manifest.write_shard(Scope("sae", "s", "f" * 16), "sae", "0", rows_to_arrow("sae", [row]))
+    with workspace.reader() as reader:
+        [found] = list_saes(reader)
+    assert found.notes[0] == "the gate is folded"
+    assert len(found.notes[1]) == 200
+    assert found.notes[2:] == ("layer: from the folder", "context size: as published")
+    assert (found.site, found.offset_ratio, found.name) == ("mlp", None, "s · jumprelu · 8")
+    assert dict(found.provenance)["Recognised by"] == "an .npz archive"
 
 
 def test_an_sae_without_a_recorded_course_has_none(planted):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
-from facviz.jobs import Job, JobState, list_jobs
+from facviz.jobs import Job, list_jobs
 from facviz.store.training import TrainingCourse
 from facviz.ui.components.jobs import EVERY, start
+from facviz.ui.components.sae_health import preserved
 from facviz.ui.frame import Here
+from facviz.ui.resources import text_key
 from facviz.ui.state import mode, query_text, set_query
 from facviz.views.charts import density_histogram, training_curves
 from facviz.views.facts import facts_html
-from facviz.views.format import count, number
+from facviz.views.format import UNKNOWN, count, number
 from facviz.views.loop import explain_arguments, spans_arguments
 from facviz.views.palette import Mode
 from facviz.views.sae import (
@@ -25,16 +26,11 @@ from facviz.views.sae import (
     densities,
     finished_course,
     headline,
-    newest_course,
+    running_courses,
 )
+from facviz.views.sae_quality import Evaluation, Evaluations, fit_of, loss_words
 
 _CONFIG = {"displayModeBar": False}
-
-
-def measured_by_jobs(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
-    """What `facviz sae eval` found of each SAE, newest first, by sae_id."""
-    done = [j.result for j in jobs if j.arguments[:2] == ("sae", "eval") and j.state is JobState.DONE and j.result]
-    return {result["sae_id"]: result for result in reversed(done) if "sae_id" in result}
 
 
 def training_job(jobs: Sequence[Job]) -> Job | None:
@@ -44,12 +40,18 @@ def training_job(jobs: Sequence[Job]) -> Job | None:
 
 @st.fragment(run_every=EVERY, key="fv_sae_live")
 def live_curves(root: Path, since: float) -> None:
-    """The curves of a training while it runs; nothing until its first step."""
+    """The curves of a training while it runs, of one SAE at a time; nothing until its first step."""
     if training_job(list_jobs(root)) is None:
         st.rerun()
-    course = newest_course(root, since)
-    if course is not None:
-        _curves(course, mode(), "fv_sae_live_curves")
+    courses = running_courses(root, since)
+    if not courses:
+        return
+    names = list(courses)
+    name = names[0]
+    if len(names) > 1:
+        latest = {n: f"{n[:6]} · FVU {number(courses[n].series['fvu'][-1])}" for n in names}
+        name = st.selectbox("SAE in training", names, format_func=lambda n: latest[n], key="fv_sae_live") or name
+    _curves(courses[name], mode(), "fv_sae_live_curves")
 
 
 def metrics(row: SaeRow, encodings: Sequence[Encoding]) -> None:
@@ -63,20 +65,20 @@ def chosen_sae(rows: Sequence[SaeRow]) -> SaeRow:
     return next((row for row in rows if row.sae_id == query_text("sae")), rows[-1])
 
 
-def table(rows: Sequence[SaeRow], chosen: SaeRow) -> None:
+def table(rows: Sequence[SaeRow], chosen: SaeRow, evaluations: Evaluations) -> None:
     """All SAEs, the newest on top; choosing one shows it."""
     shown = list(reversed(rows))
     found = st.dataframe(
-        [_cells(row) for row in shown],
-        key="fv_sae_table",
+        [_cells(row, evaluations.get(row.sae_id, ())) for row in shown],
+        key=f"fv_sae_table_{text_key(chosen.sae_id, *(row.sae_id for row in shown))}",
         width="stretch",
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row-required",
         selection_default={"selection": {"rows": [shown.index(chosen)], "columns": [], "cells": []}},
         placeholder="–",
-        column_config={name: st.column_config.NumberColumn(format="localized") for name in ("Features", "Tokens")},
-        alt="SAEs with architecture, layer, features, k, FVU, L0, dead and always-on features and training tokens",
+        column_config=_COLUMNS,
+        alt="SAEs with architecture, layer, features, k, FVU, L0, dead and always-on features, cost and fit",
     )
     picked = found["selection"]["rows"]
     if picked and picked[0] < len(shown) and shown[picked[0]].sae_id != chosen.sae_id:
@@ -84,7 +86,7 @@ def table(rows: Sequence[SaeRow], chosen: SaeRow) -> None:
         st.rerun()
 
 
-def detail(here: Here, row: SaeRow, encodings: Sequence[Encoding]) -> None:
+def detail(here: Here, row: SaeRow, encodings: Sequence[Encoding], evaluations: Sequence[Evaluation]) -> None:
     """How the training went, how often features fire, and where the SAE is from."""
     course = finished_course(here.database.workspace, row.sae_id)
     left, right = st.columns(2, gap="large")
@@ -95,10 +97,17 @@ def detail(here: Here, row: SaeRow, encodings: Sequence[Encoding]) -> None:
     with left if course is None else right:
         st.markdown("**How often features fire**")
         _densities(here, row, encodings)
+    with left:
+        preserved(evaluations)
     with right:
         st.markdown("**Where it is from**")
         kept = [] if course is not None else [("Course of training", _no_course(row))]
         st.html(facts_html([*row.provenance, *kept]))
+        if row.notes:
+            st.markdown(
+                "**How its file was read**", help="What was not stated and inferred, or folded into the weights."
+            )
+            st.html(facts_html([(str(i), note) for i, note in enumerate(row.notes, start=1)]))
 
 
 def next_step(here: Here, row: SaeRow, encodings: Sequence[Encoding], datasets: Sequence[str], is_busy: bool) -> None:
@@ -112,20 +121,6 @@ def next_step(here: Here, row: SaeRow, encodings: Sequence[Encoding], datasets: 
             _read(here, row, unread, is_busy, is_primary=not encodings)
         if can_explain:
             _explain(here, row, encodings, is_busy)
-
-
-def measure(here: Here, row: SaeRow, datasets: Sequence[str], is_busy: bool) -> None:
-    """For an SAE nobody measured: FVU, L0 and dead features over a data set, as a job."""
-    if row.fvu is not None or not datasets:
-        return
-    with st.container(border=True, key="fv_sae_measure"):
-        words, choice, action = st.columns([4, 2, 2], vertical_alignment="bottom")
-        words.html('<b>Measure it</b><div class="fv-quiet">FVU and L0 over all content tokens of a data set.</div>')
-        name = choice.selectbox("Data set", datasets, key="fv_sae_measure_on")
-        with action:
-            if st.button("Measure", key="fv_sae_measure_start", width="stretch", disabled=is_busy):
-                arguments = ("sae", "eval", row.sae_id, f"--dataset={name}")
-                start(here.root, title=f"Measure the SAE {row.sae_id[:6]} on {name}", page="sae", arguments=arguments)
 
 
 def _read(here: Here, row: SaeRow, unread: Sequence[str], is_busy: bool, *, is_primary: bool) -> None:
@@ -185,16 +180,27 @@ def _no_course(row: SaeRow) -> str:
     return "not kept" if row.is_trained_here else "not known of a loaded SAE"
 
 
-def _cells(row: SaeRow) -> dict[str, object]:
+def _cells(row: SaeRow, evaluations: Sequence[Evaluation]) -> dict[str, object]:
+    fit, (delta_ce, ce_score) = fit_of(evaluations), loss_words(evaluations)
     return {
         "SAE": row.sae_id[:6],
+        "Fit": fit.words if fit else None,
         "Architecture": row.architecture,
-        "Layer": f"{row.layer} · {row.hook_name}" if row.hook_name else str(row.layer),
+        "Layer": str(row.layer) if row.site == "resid" else f"{row.layer} · {row.site}",
         "Features": row.d_sae,
         "k": row.k,
         "FVU": None if row.fvu is None else number(row.fvu),
         "L0": None if row.l0 is None else number(row.l0),
         "Dead": row.n_dead,
         "Always-on": row.n_always_on,
-        "Tokens": row.n_tokens,
+        "ΔCE": None if delta_ce == UNKNOWN else delta_ce,
+        "CE score": None if ce_score == UNKNOWN else ce_score,
     }
+
+
+_COLUMNS = {
+    "Features": st.column_config.NumberColumn(format="localized"),
+    "Fit": st.column_config.TextColumn(help="Whether it fits the model at its layer, from the newest health check."),
+    "ΔCE": st.column_config.TextColumn(help="Nats of cross-entropy that the model loses with the SAE spliced in."),
+    "CE score": st.column_config.TextColumn(help="Share kept of what the mean activation in its place would lose."),
+}
