@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from facviz.sae.geometry import FeatureMatch
     from facviz.sae.model import SAE
 
-FIDELITY_TOKENS = 16_384
+FIDELITY_TOKENS = 8192
 """Content tokens on which the model is run four times to its end."""
 CHUNK_DOCS = 512
 N_PAIRS = 20

@@ -197,9 +197,12 @@ class _Running:
 
     def announce(self) -> None:
         """What the activations promise for a training."""
-        from facviz.sae.init import offset_ratio, offset_words
+        from facviz.sae.init import offset_ratio
+        from facviz.sae.schedule import offset_words
 
-        self._session.progress.update("sae", 0, self._n_steps, offset_words(offset_ratio(self._sample)))
+        ratio = offset_ratio(self._sample)
+        words = f"steps; γ = ‖μ‖/‖σ‖ = {ratio:.2f}: {offset_words(ratio)}"
+        self._session.progress.update("sae", 0, self._n_steps, words)
 
     def _start(self) -> SaeWeights | None:
         from facviz.sae.formats import load_sae

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from facviz.errors import SaeError
 
-_HARMLESS_RATIO = 1.0
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InitialWeights:
@@ -56,10 +54,3 @@ def offset_ratio(sample: Tensor) -> float:
     """
     rows = sample.to(torch.float64)
     return float(rows.mean(0).norm() / rows.std(0, correction=0).norm())
-
-
-def offset_words(ratio: float) -> str:
-    """What γ predicts, to be said before a training starts."""
-    if ratio < _HARMLESS_RATIO:
-        return f"γ = ‖μ‖/‖σ‖ = {ratio:.2f}: few features would die wherever b_dec starts"
-    return f"γ = ‖μ‖/‖σ‖ = {ratio:.2f}: many features would die from b_dec = 0, so it starts at the mean"

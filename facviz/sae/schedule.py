@@ -1,4 +1,4 @@
-"""The training recipe scaled to the length of the run: learning rate, warm-up, decay, and when a feature is dead."""
+"""The training recipe scaled to the length of the run, and what the activations' offset promises; no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ _BASE_BATCH_TOKENS = 2048
 _SHORT_RUN_TOKENS = 5_000_000
 _SHORT_RUN_LR, _LONG_RUN_LR = 9e-4, 3e-4
 _MAX_WARMUP_STEPS, _WARMUP_SHARE, _DECAY_SHARE = 1000, 0.05, 0.2
+_LONG_OFFSET = 0.9
 _MAX_DEAD_TOKENS, _DEAD_SHARE = 10_000_000, 0.1
 
 
@@ -44,4 +45,14 @@ def recipe_for(config: SaeConfig, n_steps: int, constant_rate: float | None = No
         warmup_steps=min(_MAX_WARMUP_STEPS, int(_WARMUP_SHARE * n_steps)),
         decay_steps=int(_DECAY_SHARE * n_steps),
         dead_after_tokens=dead_after,
+    )
+
+
+def offset_words(ratio: float) -> str:
+    """What γ = ‖μ‖ / ‖σ‖ of the activations predicts for a training (`init.offset_ratio`)."""
+    if ratio < _LONG_OFFSET:
+        return "well below 1, the offset of the activations is small and few features should die"
+    return (
+        "from about 1 on, features die unless the decoder's bias starts at the data's mean, which it does here "
+        "(not in the paper preset)"
     )

@@ -50,7 +50,6 @@ SITES = {"resid": "residual stream", "mlp": "what the MLP adds", "attn": "what a
 MAX_LISTED = 8
 MAX_RUNS = 24
 BUFFER_BATCHES = 64
-_LONG_OFFSET = 0.9
 _FLOAT, _HALF = 4, 2
 _COPIES = 4  # weights, gradients and Adam's two moments
 
@@ -139,16 +138,6 @@ def whole_numbers(text: str, name: str, *, lowest: int = 1, highest: int) -> tup
     if len(found) > MAX_LISTED:
         raise InputError(f"{name} lists {len(found)} numbers; train at most {MAX_LISTED} at a time.")
     return found
-
-
-def offset_words(offset_ratio: float) -> str:
-    """What γ, the length of the activations' mean against their spread, predicts for a training."""
-    if offset_ratio >= _LONG_OFFSET:
-        return (
-            "from about 1 on, features die unless the decoder's bias starts at the data's mean, which it does here "
-            "(not in the paper preset)"
-        )
-    return "well below 1, the offset of the activations is small and few features should die"
 
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)+", re.ASCII)

@@ -3,7 +3,7 @@
 import pytest
 
 from facviz.config import SaeConfig
-from facviz.sae.schedule import recipe_for
+from facviz.sae.schedule import offset_words, recipe_for
 
 
 def test_a_short_run_warms_up_for_a_twentieth_and_learns_three_times_faster():
@@ -40,3 +40,9 @@ def test_the_rate_rises_holds_and_falls_over_the_last_fifth():
 
 def test_a_run_of_one_step_has_a_positive_rate():
     assert recipe_for(SaeConfig(), 1).learning_rate_at(0) > 0
+
+
+def test_what_the_offset_of_the_activations_predicts_is_said():
+    assert "features die unless" in offset_words(4.0)
+    assert "features die unless" in offset_words(1.0)
+    assert "few features should die" in offset_words(0.3)

@@ -14,7 +14,7 @@ from facviz.sae import train
 from facviz.sae.architectures import get_architecture
 from facviz.sae.buffer import mixing_buffer
 from facviz.sae.checkpoint import FileCheckpoints, load_state, save_state
-from facviz.sae.init import init_weights, offset_ratio, offset_words
+from facviz.sae.init import init_weights, offset_ratio
 from facviz.sae.metrics import SaeEvaluator
 from facviz.sae.model import SAE
 from facviz.sae.train import remove_radial_part, train_sae
@@ -226,9 +226,3 @@ def test_selection_in_half_precision_and_in_float32_fit_equally_well(monkeypatch
         evaluator.update(make_acts(4000, 4321))
         fvu[dtype] = evaluator.result().fvu
     assert fvu[torch.bfloat16] == pytest.approx(fvu[torch.float32], rel=0.05)
-
-
-@pytest.mark.parametrize(("ratio", "words"), [(0.4, "few features would die"), (9.0, "so it starts at the mean")])
-def test_what_the_offset_predicts_is_said(ratio, words):
-    assert words in offset_words(ratio)
-    assert f"{ratio:.2f}" in offset_words(ratio)

@@ -20,7 +20,6 @@ from facviz.views.sae_training import (
     TrainingPlan,
     estimate_cost,
     is_hub_name,
-    offset_words,
     whole_numbers,
 )
 
@@ -96,12 +95,6 @@ def test_what_is_no_such_list_is_one_sentence(text, sentence):
         whole_numbers(text, "k", highest=100)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_the_offset_predicts_dead_features_only_where_the_mean_is_long():
-    assert "features die unless" in offset_words(4.0)
-    assert "features die unless" in offset_words(1.0)
-    assert "few features should die" in offset_words(0.3)
 
 
 @pytest.mark.parametrize("name", ["owner/repo", "owner/repo/a/b.npz", "../x/y", "owner", "/a/b", "a/../b", "a b/c", ""])

@@ -10,6 +10,7 @@ import streamlit as st
 from facviz.config import CaptureConfig, SaeConfig, from_mapping
 from facviz.errors import FacvizError, InputError
 from facviz.jobs import Job, JobState
+from facviz.sae.schedule import offset_words
 from facviz.ui.components.jobs import start
 from facviz.ui.components.sae_load import load_form
 from facviz.ui.frame import Here
@@ -22,7 +23,6 @@ from facviz.views.sae_training import (
     SITES,
     TrainingPlan,
     estimate_cost,
-    offset_words,
     whole_numbers,
 )
 
