@@ -121,9 +121,10 @@ def show_totals(totals: Totals, looked: Looked) -> None:
     cells[0].metric("Features that fire", totals.live, help=totals.live_note)
     cells[1].metric("Explained", totals.explained, help="Share of the features that fire which have an explanation.")
     cells[2].metric("Reviewed by a person", totals.reviewed, help="Explanations accepted, edited, rejected or flagged.")
-    seed = f"in {looked.run['seed']}" if looked.run else "from the seed set"
-    note = totals.missing_note or ("No coverage was measured yet." if not looked.run else "Of the task's features.")
-    cells[3].metric("Missing " + seed.replace("*", ""), totals.missing, help=note)
+    seed = looked.run["seed"].replace("*", "") if looked.run else ""
+    of_task = f"Of the task's features, those that {seed} misses and no verified text fills."
+    note = totals.missing_note or (of_task if looked.run else "No coverage was measured yet.")
+    cells[3].metric("Still missing", totals.missing, help=note)
 
 
 def choose_table(looked: Looked) -> None:

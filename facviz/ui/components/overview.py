@@ -23,7 +23,7 @@ from facviz.views.overview import EVERY_LABEL, NextStep, Overview, label_choices
 from facviz.views.palette import Mode
 
 CARDS_A_ROW = 4
-_LABEL_SHARE = 0.28  # of the axis, that the words beside a dot may take
+_LABEL_SHARE = 0.36  # of the axis, that the words beside a dot may take
 _SIGNS = {
     "done": (":material/check_circle:", "green"),
     "running": (":material/progress_activity:", "blue"),
