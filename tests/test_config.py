@@ -147,7 +147,7 @@ BAD = {
     "list for a choice": (extra('kind = ["relative"]'), r"choose one of 'relative', 'absolute'"),
     "unknown key": (extra("treshold = 1"), r"unknown key `treshold`; did you mean `threshold`\?"),
     "unknown table": (extra("[synthesiss]"), r"unknown key `synthesiss`; did you mean `synthesis`\?"),
-    "strange key": (extra("[sae]\nqqq = 1"), r"unknown key `qqq`; known keys: path, continue_from, architecture, d_sae"),
+    "strange key": (extra("[sae]\nqqq = 1"), r"unknown key `qqq`; known keys: path, continue_from, architecture"),
     "missing key": (changed("n = 20\n", ""), r"`sample`: `n` is missing; add it"),
     "missing table": (changed('[capture]\ndataset = "corpus"\n', ""), r"`capture` is missing; add it"),
     "no anchor": (changed('anchor = "corpus"\n', ""), r"`coverage.anchor` is missing; name the anchor dataset"),
