@@ -22,6 +22,12 @@ DEFECTS = {
     27: "text that mentions Human: is not parsed again",
     28: "no row is lost to a lone quote",
     35: "always-on features are left out",
+    36: "training follows its own length, names its metrics and keeps its end",
+    37: "one number names one layer everywhere",
+    44: "activations are written in whole shards, of any family of models",
+    45: "a corpus is only read, to its last character",
+    46: "a model is hooked, never rewritten",
+    48: "a checkpoint runs no code",
 }
 
 
