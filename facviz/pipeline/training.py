@@ -128,7 +128,8 @@ def _open(
     from facviz.activations import LiveActivations
 
     ids = {task.layer: str(task.captured["capture_id"]) for task in tasks}
-    if all((session.workspace.activations_folder(i) / "plan.json").exists() for i in ids.values()):
+    scopes = [Scope("capture", f"{tasks[0].captured['dataset_id']}/{layer}", i) for layer, i in ids.items()]
+    if all(session.workspace.manifest.done(scope) is not None for scope in scopes):  # a killed capture is not
         return open_capture(session, [ids[layer] for layer in layers])
     renderer, documents, plan = plan_dataset(session, capture)
     places = [session.fast.at(layer) for layer in layers]

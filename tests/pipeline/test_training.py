@@ -120,6 +120,18 @@ def test_straight_from_the_model_gives_the_same_weights_and_keeps_no_activations
     assert list((live.workspace.root / "activations").glob("*/*.safetensors")) == []
 
 
+def test_a_capture_that_was_killed_is_not_taken_for_one_that_was_kept(open_session, monkeypatch):
+    def kill(*_):
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr("facviz.activations.shards.append_line", kill)
+        with pytest.raises(Stopped):
+            training.train(open_session(), CAPTURE, SAE)
+    live = training.train(open_session(), replace(CAPTURE, keep=False), SAE)
+    assert live == training.train(open_session("whole"), CAPTURE, SAE)
+
+
 @pytest.mark.parametrize("keep", [True, False], ids=["from disk", "from the model"])
 @pytest.mark.parametrize("steps", [(3, 17, 30)])
 def test_a_run_stopped_three_times_ends_bitwise_where_an_unbroken_one_does(
