@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from facviz.errors import WorkspaceError
 from facviz.pipeline import demo, demo_build
 from facviz.store.workspace import Workspace, open_workspace
 
@@ -90,6 +91,20 @@ def test_app_starts_the_server_on_this_machine_only_with_the_demo(facviz, shippe
     assert arguments[1:5] == ["-m", "streamlit", "run", str(tmp_path / "checkout" / "app.py")]
     assert set(arguments[5:]) == {"--server.port=8501", "--server.address=127.0.0.1", "--server.headless=true"}
     assert Path(os.environ["FACVIZ_WORKSPACE"]) == tmp_path / "share" / "facviz" / "demo"
+
+
+def test_app_takes_the_tables_in_before_the_server_starts(facviz, shipped, started, tmp_path):
+    facviz("app")
+    assert (tmp_path / "share" / "facviz" / "demo" / "facviz.duckdb").is_file()
+
+
+def test_app_starts_also_where_another_dashboard_has_the_tables(facviz, shipped, started, monkeypatch):
+    def locked(*_):
+        raise WorkspaceError("open in another dashboard")
+
+    monkeypatch.setattr("facviz.cli.commands.Database", locked)
+    assert facviz("app")[0] == 7
+    assert len(started) == 1
 
 
 def test_app_takes_a_port_and_makes_a_new_workspace_where_it_is_told(facviz, shipped, started, tmp_path):
