@@ -15,6 +15,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: requirements.txt requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m compileall -q facviz
 	touch $@
 
 # The dashboard on the demo, or on WORKSPACE=folder. The model is fetched here so that every page can run its stage; without

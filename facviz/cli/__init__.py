@@ -49,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, report: JobReport) -> int:
     report.begin()
     arguments = build_parser().parse_args(argv)
+    if arguments.command == "app":
+        from facviz.cli.app import serve
+
+        return serve(arguments)
     from facviz.cli.commands import COMMANDS  # after --help, which stays light
 
     result, code = COMMANDS[arguments.command](arguments)

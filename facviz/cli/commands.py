@@ -6,9 +6,8 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +28,12 @@ from facviz.config import (
     from_mapping,
     load_run_config,
 )
-from facviz.errors import FacvizError, InputError
+from facviz.errors import InputError
 from facviz.files import user_path
 from facviz.jobs import JobReport
 from facviz.pipeline import coverage, data, demo, export, features, run, sae_quality, synthesis, training
 from facviz.pipeline.session import Session, sae_row
-from facviz.store.database import Database, rebuild_database
+from facviz.store.database import rebuild_database
 from facviz.store.workspace import Workspace, open_workspace
 
 Result = tuple[dict[str, Any], int]
@@ -248,32 +247,6 @@ def _demo(arguments: argparse.Namespace) -> Result:
     return demo.describe_demo(root) | {"kept": str(kept) if kept else None}, 0
 
 
-def _take_in(root: Path) -> None:
-    """Bring the dashboard's tables up to date before its server starts, so that the first page need not wait for it."""
-    with suppress(FacvizError):  # of another dashboard's lock, for instance, the page itself says what to do
-        database = Database(open_workspace(root))
-        try:
-            database.sync()
-        finally:
-            database.close()
-
-
-def _app(arguments: argparse.Namespace) -> Result:
-    """Becomes the dashboard's server: signals and the exit code are Streamlit's own."""
-    script = demo.DEMO_FOLDER.parents[1] / "app.py"
-    if not script.is_file():
-        raise InputError(f"There is no dashboard at {script}; run facviz from a clone of its repository.")
-    if not 1 <= arguments.port <= 65535:
-        raise InputError(f"The port {arguments.port} does not exist; choose one from 1024 to 65535.")
-    given = arguments.workspace or os.environ.get("FACVIZ_WORKSPACE")
-    root = Workspace.create(given).root if given else demo.install_demo()
-    os.environ["FACVIZ_WORKSPACE"] = str(root)
-    _take_in(root)
-    server = {"server.port": str(arguments.port), "server.address": "127.0.0.1", "server.headless": "true"}
-    flags = [f"--{name}={value}" for name, value in server.items()]
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *flags])
-
-
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "run": _run,
     "doctor": _doctor,
@@ -288,5 +261,4 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "synthesize": _synthesize,
     "export": _export,
     "demo": _demo,
-    "app": _app,
 }

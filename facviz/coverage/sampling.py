@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
 from facviz.coverage.activity import FeatureIds, Matrix, Threshold, active_part, anchor_target, doc_frequency
 from facviz.errors import InputError
@@ -61,6 +60,8 @@ def rarefaction(
 
 def _chance_missed(frequency: Ints, n_drawn: Ints, n_docs: int) -> Floats:
     """C(N − f, n) / C(N, n), broadcast; log-gamma keeps it finite for large N."""
+    from scipy.special import gammaln  # slow to import, and the dashboard's first page needs none of it
+
     n_without = n_docs - frequency
     reachable = n_without >= n_drawn
     left = np.where(reachable, n_without - n_drawn, 0)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from facviz.errors import InputError
 from facviz.protocols import Embedder
@@ -147,6 +146,8 @@ class _Vectors:
 
 def _auroc(similarity: Floats, n_active: int) -> float:
     """Mann–Whitney: chance that an active span (the first `n_active`) beats another one, ties counting half."""
+    from scipy.stats import rankdata  # takes half a second, which every command would wait for
+
     n_others = len(similarity) - n_active
     rank_sum = float(rankdata(similarity)[:n_active].sum())
     return (rank_sum - n_active * (n_active + 1) / 2) / (n_active * n_others)

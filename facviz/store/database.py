@@ -33,7 +33,15 @@ from facviz.store.events import (
 )
 from facviz.store.manifest import Shard
 from facviz.store.queries import DERIVED_VIEWS, Queries
-from facviz.store.reader import SETTINGS, create_event_tables, event_rows, numbered_parquet_source, shard_errors
+from facviz.store.reader import (
+    SETTINGS,
+    create_empty,
+    create_event_tables,
+    event_rows,
+    numbered_parquet_source,
+    shard_errors,
+    table_of,
+)
 from facviz.store.schema import DECISION_SCHEMA, SCHEMA_VERSION, TABLES
 from facviz.store.workspace import Workspace
 
@@ -282,9 +290,7 @@ def _is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     for table, schema in TABLES.items():
-        connection.register("_rows", schema.empty_table())
-        connection.execute(f"CREATE TABLE shard_{table} AS SELECT *, 0::BIGINT AS shard_no FROM _rows")  # noqa: S608
-        connection.unregister("_rows")
+        create_empty(connection, f"shard_{table}", schema.append(pa.field("shard_no", pa.int64())))
         connection.execute(f"CREATE VIEW {table} AS SELECT * EXCLUDE (shard_no) FROM shard_{table}")  # noqa: S608
     create_event_tables(connection, [])
     for name, sql in DERIVED_VIEWS.items():
@@ -335,7 +341,7 @@ def _take_in_events(cursor: duckdb.DuckDBPyConnection, workspace: Workspace) -> 
     cursor.execute("DELETE FROM review_event")
     cursor.execute("DELETE FROM decision")
     _insert_events(cursor, events)
-    _insert(cursor, "decision", pa.Table.from_pylist(decisions(events), schema=DECISION_SCHEMA))
+    _insert(cursor, "decision", table_of(decisions(events), DECISION_SCHEMA))
     return True
 
 
@@ -349,7 +355,7 @@ def _replace_decision(cursor: duckdb.DuckDBPyConnection, target: Target, row: di
         [target.kind, target.sae_id, target.feature_id, target.task, target.candidate_id],
     )
     if row is not None:
-        _insert(cursor, "decision", pa.Table.from_pylist([row], schema=DECISION_SCHEMA))
+        _insert(cursor, "decision", table_of([row], DECISION_SCHEMA))
 
 
 def _insert(cursor: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:

@@ -82,7 +82,7 @@ def create_source(connection: duckdb.DuckDBPyConnection, name: str, shards: Sequ
 
 def create_empty(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> None:
     """A table of this schema without rows."""
-    create_filled(connection, name, schema.empty_table())
+    create_filled(connection, name, table_of([], schema))
 
 
 def create_filled(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
@@ -113,13 +113,18 @@ def create_event_tables(connection: duckdb.DuckDBPyConnection, events: Sequence[
     columns = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in EVENT_COLUMNS.items())
     connection.execute(f"CREATE TABLE review_event AS SELECT {columns} FROM logged_event")  # noqa: S608
     connection.execute("DROP TABLE logged_event")
-    create_filled(connection, "decision", pa.Table.from_pylist(decisions(events), schema=DECISION_SCHEMA))
+    create_filled(connection, "decision", table_of(decisions(events), DECISION_SCHEMA))
 
 
 def event_rows(events: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Events as text columns; the payload as JSON."""
     rows = [{name: _event_value(e.get(name), kind) for name, kind in EVENT_COLUMNS.items()} for e in events]
-    return pa.Table.from_pylist(rows, schema=pa.schema([(n, pa.string()) for n in EVENT_COLUMNS]))
+    return table_of(rows, pa.schema([(n, pa.string()) for n in EVENT_COLUMNS]))
+
+
+def table_of(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table; making arrays imports pandas, half a second that a workspace without events need not wait."""
+    return pa.Table.from_pylist(rows, schema=schema) if rows else pa.Table.from_batches([], schema=schema)
 
 
 def _event_value(value: Any, kind: str) -> str | None:
