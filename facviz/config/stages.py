@@ -119,7 +119,7 @@ class SaeConfig:
     batch_tokens: int = 2048
     """Tokens per optimiser step."""
     learning_rate: float | None = None
-    """None: 9e-4 at batch 2,048 below 5 M training tokens, 3e-4 above."""
+    """None: 2.7e-3 at batch 2,048 up to 5 M training tokens and 4,096 features, lower above."""
     aux_k: int | None = None
     """Dead features asked to explain the residual each step; None takes d_in / 2."""
     aux_coefficient: float = 1 / 32

@@ -21,6 +21,7 @@ from facviz.pipeline.data import capture_layers, open_capture, plan_dataset
 from facviz.pipeline.sae import place_metadata, store_sae
 from facviz.pipeline.sae_measures import MEASURED, metric_values
 from facviz.pipeline.session import CODE_VERSION, Session
+from facviz.sae.schedule import RECIPE_VERSION
 from facviz.store.manifest import Scope
 from facviz.store.training import TrainingCurve
 
@@ -58,7 +59,7 @@ class Task:
     def sae_id(self) -> str:
         """Named by everything it follows from."""
         described = dataclasses.replace(self.config, path="")
-        return fingerprint("sae", CODE_VERSION, self.captured["capture_id"], described)[:12]
+        return fingerprint("sae", CODE_VERSION, RECIPE_VERSION, self.captured["capture_id"], described)[:12]
 
 
 def train(session: Session, capture: CaptureConfig, config: SaeConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -230,8 +230,8 @@ class _Run:
         decoder = self.parameters.decoder
         if self.architecture.unit_decoder:
             remove_radial_part(decoder)
-        if self.architecture.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.named.values(), self.architecture.clip_norm)
+        if self.architecture.normalise_gradient:
+            normalise_gradient(self.named.values())
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.architecture.unit_decoder:
@@ -329,3 +329,12 @@ def remove_radial_part(rows: Parameter) -> None:
     if rows.grad is not None:
         radial = torch.linalg.vecdot(rows.grad, rows).unsqueeze(1)
         rows.grad.addcmul_(rows, radial, value=-1)
+
+
+@torch.no_grad()
+def normalise_gradient(parameters: Iterable[Parameter]) -> None:
+    """Scale the gradient of all parameters together to norm 1; one of zero stays so."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    for gradient in gradients:
+        gradient.div_(norm.clamp(min=torch.finfo(norm.dtype).tiny))

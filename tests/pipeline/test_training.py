@@ -172,7 +172,7 @@ def test_the_best_weights_stay_beside_the_last_only_when_they_are_others(open_se
     assert list((folder / "best").glob("*")) == []
 
     ruined = open_session("ruined")
-    worse = training.train(ruined, CAPTURE, replace(SAE, learning_rate=3.0))
+    worse = training.train(ruined, CAPTURE, replace(SAE, learning_rate=1e4))
     best = ruined.workspace.sae_folder(worse["sae_id"]) / "best"
     assert worse["best_step"] < worse["n_steps"]
     assert load_sae(best).d_sae == 24

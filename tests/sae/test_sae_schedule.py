@@ -6,23 +6,35 @@ from facviz.config import SaeConfig
 from facviz.sae.schedule import offset_words, recipe_for
 
 
-def test_a_short_run_warms_up_for_a_twentieth_and_learns_three_times_faster():
+def test_a_short_run_warms_up_for_a_twentieth_and_learns_nine_times_faster():
     recipe = recipe_for(SaeConfig(), 400)
-    assert recipe.learning_rate == 9e-4
+    assert recipe.learning_rate == 2.7e-3
     assert recipe.warmup_steps == 20
     assert recipe.decay_steps == 80
     assert recipe.dead_after_tokens == 400 * 2048 // 10
 
 
 def test_a_long_run_uses_the_long_recipe():
-    recipe = recipe_for(SaeConfig(), 100_000)
+    recipe = recipe_for(SaeConfig(), 500_000)
     assert recipe.learning_rate == 3e-4
     assert recipe.warmup_steps == 1000
     assert recipe.dead_after_tokens == 10_000_000
 
 
+def test_between_them_the_rate_falls_with_the_root_of_the_tokens():
+    at = {n: recipe_for(SaeConfig(), n).learning_rate for n in (2441, 2442, 10_000, 40_000)}
+    assert at[2441] == 2.7e-3
+    assert 2.69e-3 < at[2442] < 2.7e-3
+    assert at[10_000] / at[40_000] == pytest.approx(2)
+
+
+def test_a_wide_dictionary_learns_at_a_lower_rate_and_a_narrow_one_at_no_higher():
+    assert recipe_for(SaeConfig(d_sae=65_536), 100).learning_rate == pytest.approx(2.7e-3 / 2)
+    assert recipe_for(SaeConfig(d_sae=64), 100).learning_rate == 2.7e-3
+
+
 def test_the_rate_grows_with_the_root_of_the_batch():
-    assert recipe_for(SaeConfig(batch_tokens=512), 100).learning_rate == pytest.approx(9e-4 / 2)
+    assert recipe_for(SaeConfig(batch_tokens=512), 100).learning_rate == pytest.approx(2.7e-3 / 2)
 
 
 def test_values_in_the_config_win():

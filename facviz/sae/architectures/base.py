@@ -75,8 +75,8 @@ class Architecture(ABC):
 
     unit_decoder: ClassVar[bool] = True
     """Decoder rows stay on the unit sphere, so that activations alone carry magnitude."""
-    clip_norm: ClassVar[float | None] = 1.0
-    """Largest norm of a step's gradient."""
+    normalise_gradient: ClassVar[bool] = True
+    """Every step's gradient has norm 1, so that the large ones of the first steps do not slow Adam for the rest."""
     adam_eps: ClassVar[float] = 1e-8
     constant_rate: ClassVar[float | None] = None
     """A learning rate without warm-up and decay; None takes the recipe scaled to the run."""

@@ -25,7 +25,7 @@ class Paper(SelectingArchitecture):
     """TopK on raw inputs with W_dec = W_encᵀ; biases begin at zero and the learning rate stays 1e-3."""
 
     unit_decoder = False
-    clip_norm = None
+    normalise_gradient = False
     adam_eps = 6.25e-10
     constant_rate = 1e-3
     revives = False
