@@ -282,7 +282,5 @@ _FROM_HELP = "A finished SAE, trained or loaded, can learn from more or other te
 _BACKBONE_HELP = "Hub id, folder, GGUF file or `default` for the packaged model; empty takes the workspace's."
 _SITE_HELP = "The residual stream at the layer, or only what the MLP or attention of its block adds to it."
 _RATE_HELP = "Empty: 2.7e-3 up to 5 million training tokens and 4,096 features, and lower above."
-    "Empty: 2.7e-3 up to 5 million training tokens and 4,096 features, lower above; the schedule scales with the run."
-)
 _KEEP_HELP = "The next training on these texts starts at once; without, the model runs again for every epoch."
 _OFFSET_HELP = "γ = ‖μ‖ / ‖σ‖: the length of the activations' mean against the length of their spread."
