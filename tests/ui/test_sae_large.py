@@ -71,4 +71,5 @@ def test_a_tied_sae_of_65536_features_loads_with_its_health_in_three_gigabytes_a
     assert (len(row["top_tokens"]), row["neighbours"]) == (10, [])
     app = open_app(large / "w", "sae")
     assert complaints(app) == []
-    assert "65,536" in shown(app)
+    assert "does not fit layer 1" in shown(app)
+    assert 65_536 in app.dataframe[0].value.to_numpy()
