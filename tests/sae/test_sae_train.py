@@ -17,7 +17,7 @@ from facviz.sae.checkpoint import FileCheckpoints, load_state, save_state
 from facviz.sae.init import init_weights, offset_ratio
 from facviz.sae.metrics import SaeEvaluator
 from facviz.sae.model import SAE
-from facviz.sae.train import remove_radial_part, train_sae
+from facviz.sae.train import normalise_gradient, remove_radial_part, train_sae
 
 D_IN, N_STEPS = 16, 30
 CONFIG = SaeConfig(d_sae=64, k=4, batch_tokens=128, dead_after_tokens=200, aux_k=8)
@@ -145,6 +145,37 @@ def test_the_radial_part_of_the_gradient_is_removed():
     tangent = parameter.grad - (parameter.grad * rows).sum(1, keepdim=True) * rows
     remove_radial_part(parameter)
     assert_close(parameter.grad, tangent)
+
+
+def test_a_steps_gradient_has_norm_one_and_keeps_its_direction_however_long_it_was():
+    for scale in (1e-6, 1.0, 1e6):
+        parameters = [Parameter(torch.zeros(2)), Parameter(torch.zeros(1)), Parameter(torch.zeros(3))]
+        parameters[0].grad, parameters[1].grad = torch.tensor([2.0, 3.0]) * scale, torch.tensor([6.0]) * scale
+        normalise_gradient(parameters)
+        assert_close(torch.cat([parameters[0].grad, parameters[1].grad]), torch.tensor([2.0, 3.0, 6.0]) / 7)
+        assert parameters[2].grad is None
+
+
+def test_a_gradient_of_zero_stays_zero():
+    parameter = Parameter(torch.zeros(2))
+    parameter.grad = torch.zeros(2)
+    normalise_gradient([parameter])
+    assert parameter.grad.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("architecture", ["topk", "gated", "paper"])
+def test_every_step_but_the_papers_is_taken_with_a_gradient_of_norm_one(architecture, monkeypatch):
+    norms = []
+
+    class Spy(torch.optim.Adam):
+        def step(self):
+            norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in self.param_groups[0]["params"]])))
+            super().step()
+
+    monkeypatch.setattr(torch.optim, "Adam", Spy)
+    config = dataclasses.replace(CONFIG, architecture=architecture)
+    train_sae(batches, config, d_in=D_IN, n_steps=5, init_sample=SAMPLE)
+    assert (norms == pytest.approx([1.0] * 5, abs=1e-5)) == (architecture != "paper")
 
 
 def test_folding_the_input_scale_changes_units_only():
