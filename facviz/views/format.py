@@ -42,6 +42,11 @@ def count(n: Real) -> str:
     return UNKNOWN if value is None else _minus(f"{round(value):,}")
 
 
+def count_of(n: int, noun: str) -> str:
+    """A number with its noun, regular plural: "1 feature", "2 features"."""
+    return f"{count(n)} {noun}{'' if n == 1 else 's'}"
+
+
 def percent(x: Real) -> str:
     """A fraction as per cent: no decimals from 10 % on, one below; rounding never makes it none or all."""
     value = _finite(x)

@@ -13,7 +13,7 @@ from facviz.errors import InputError
 from facviz.store.queries import Queries
 from facviz.views.charts import Cell, CellState
 from facviz.views.coverage import flags_of_run
-from facviz.views.format import count, duration, number, percent, signed_points
+from facviz.views.format import count, count_of, duration, number, percent, signed_points
 from facviz.views.missing import explanations
 
 MOST_RELEVANT = 8
@@ -212,7 +212,7 @@ def projection(n_features: int, settings: Settings, seconds_per_candidate: float
         time = "time unknown until one run has finished here"
     else:
         time = f"{duration(most * seconds_per_candidate)} at most at the pace of the last run"
-    return f"At most {count(most)} candidates for {count(n_features)} features · {time}"
+    return f"At most {count(most)} candidates for {count_of(n_features, 'feature')} · {time}"
 
 
 def pace_of(jobs: Sequence[Any]) -> float | None:

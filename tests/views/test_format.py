@@ -14,6 +14,7 @@ from facviz.views.format import (
     UNKNOWN,
     ago,
     count,
+    count_of,
     duration,
     interval_percent,
     number,
@@ -67,6 +68,11 @@ def test_the_shown_number_is_within_half_a_unit_of_its_third_digit(x):
 @pytest.mark.parametrize(("n", "text"), [(0, "0"), (65536, "65,536"), (-1200, "−1,200"), (np.int32(1000), "1,000")])
 def test_a_count_has_thousands_separators(n, text):
     assert count(n) == text
+
+
+@pytest.mark.parametrize(("n", "text"), [(0, "0 features"), (1, "1 feature"), (2000, "2,000 features")])
+def test_a_number_has_its_noun_in_the_right_form(n, text):
+    assert count_of(n, "feature") == text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from facviz.views.coverage import (
     highest_threshold,
     theme_shares,
 )
-from facviz.views.format import count, number, percent
+from facviz.views.format import count, count_of, number, percent
 from facviz.views.heat import spans_html
 from facviz.views.missing import (
     PAGE_SIZE,
@@ -287,9 +287,8 @@ def write_button(live: Live, gap: Gap, run: Mapping[str, Any] | None, states: Ma
     """On to synthesis with the chosen features, or the most relevant ones nobody tried when none is chosen."""
     chosen = _chosen(live)
     ids = chosen or [f for f in ordered_missing(live, gap) if f not in states][:MOST_RELEVANT]
-    amount = (
-        f" for {count(len(ids))} features" if chosen else f" for the {count(len(ids))} most relevant" if ids else ""
-    )
+    amount = f" for the {count(len(ids))} most relevant" if ids else ""
+    amount = f" for {count_of(len(ids), 'feature')}" if chosen or len(ids) == 1 else amount
     why = "Keep this measurement first; texts are written for a kept one." if run is None else None
     why = "At this δ nearly nothing is missing; choose a stricter one." if live.saturated else why
     if st.button(
