@@ -8,6 +8,7 @@ FacvizError
 ├── CoverageError       a coverage question has no answer (empty anchor, no relevant features)
 │   └── SaturatedError  nearly nothing is missing at this threshold, so synthesis would prove nothing
 └── LLMError            a provider cannot be reached or refuses the key
+    └── BudgetError     the next call might cost more than the user allowed
 """
 
 
@@ -41,3 +42,12 @@ class SaturatedError(CoverageError):
 
 class LLMError(FacvizError):
     """A provider cannot be reached, refuses the key, or has hit a spending limit."""
+
+
+class BudgetError(LLMError):
+    """The next call might exceed the budget; `needed_usd` would be enough to finish, worst case."""
+
+    def __init__(self, message: str, *, spent_usd: float = 0.0, needed_usd: float = 0.0) -> None:
+        super().__init__(message)
+        self.spent_usd = spent_usd
+        self.needed_usd = needed_usd

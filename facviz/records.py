@@ -277,6 +277,7 @@ class LLMRequest:
     """What is asked of a language model: `n` independent replies to one conversation.
 
     `temperature` and `top_p` apply only where the provider samples; `rng_seed` fixes the replies of local models.
+    `schema` is the JSON schema a reply must follow; where a provider cannot promise it, who asked still checks.
     """
 
     messages: tuple[Message, ...]
@@ -285,6 +286,9 @@ class LLMRequest:
     temperature: float = 0.8
     top_p: float = 0.9
     rng_seed: int = 0
+    schema: Mapping[str, Any] | None = None
+    prompt: str = ""
+    """Name and version of the template it was made from, for the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,3 +298,7 @@ class LLMReply:
     text: str
     outcome: Outcome
     n_tokens: int
+    detail: str = ""
+    """Why there is no usable text, such as the category of a refusal."""
+    call_id: str = ""
+    """Key of the ledger's row; empty for a model that costs nothing."""
