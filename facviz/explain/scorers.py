@@ -57,10 +57,10 @@ def embedding_scores(
             trials.append((explanation, [span.text for span in active], [span.text for span in others]))
     vectors = _Vectors.of(embedder, [text for e, active, others in trials for text in (e.text, *active, *others)])
     scores: dict[int, EmbeddingScore] = {}
-    for (explanation, active_texts, other_texts), stranger in zip(trials, _derangement(len(trials), rng_seed)):
+    for (explanation, active_texts, other_texts), stranger in zip(trials, derangement(len(trials), rng_seed)):
         shuffled = None if stranger is None else vectors.auroc(trials[stranger][0].text, active_texts, other_texts)
         auroc = vectors.auroc(explanation.text, active_texts, other_texts)
-        low, high = _wilson_interval(auroc, min(len(active_texts), len(other_texts)))
+        low, high = wilson_interval(auroc, min(len(active_texts), len(other_texts)))
         n_active, n_background = len(active_texts), len(other_texts)
         scores[explanation.feature_id] = EmbeddingScore(auroc, n_active, n_background, low, high, shuffled)
     return scores
@@ -153,7 +153,7 @@ def _auroc(similarity: Floats, n_active: int) -> float:
     return (rank_sum - n_active * (n_active + 1) / 2) / (n_active * n_others)
 
 
-def _wilson_interval(auroc: float, n: int) -> tuple[float, float]:
+def wilson_interval(auroc: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval with n the smaller side: AUROC's variance never exceeds A(1 − A)/n.
 
     Conservative, and unlike a bootstrap or DeLong's interval it keeps its width at an AUROC of 1.
@@ -164,7 +164,7 @@ def _wilson_interval(auroc: float, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _derangement(n: int, rng_seed: int) -> list[int | None]:
+def derangement(n: int, rng_seed: int) -> list[int | None]:
     """For each of n items another one, as one random cycle; None when there is no other."""
     if n < 2:
         return [None] * n

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from facviz.errors import InputError
-from facviz.explain.scorers import EmbeddingScore, _auroc, _derangement, embedding_scores, to_scores
+from facviz.explain.scorers import EmbeddingScore, _auroc, derangement, embedding_scores, to_scores
 from facviz.records import Explanation, ExplanationOutcome, Span, Split
 
 THEMES = ["kill", "code", "cook"]
@@ -155,7 +155,7 @@ def test_the_interval_keeps_its_width_at_a_perfect_score(world):
 @pytest.mark.parametrize("n", [2, 3, 10, 101])
 def test_nobody_keeps_their_own_explanation_when_they_are_shuffled(n):
     for rng_seed in range(5):
-        partners = _derangement(n, rng_seed)
+        partners = derangement(n, rng_seed)
         assert sorted(partners) == list(range(n))
         assert all(i != partner for i, partner in enumerate(partners))
 
