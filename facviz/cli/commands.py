@@ -29,9 +29,21 @@ from facviz.config import (
     load_run_config,
 )
 from facviz.errors import InputError
-from facviz.files import user_path
+from facviz.files import user_path, write_text_atomically
 from facviz.jobs import JobReport
-from facviz.pipeline import coverage, data, demo, export, features, run, sae_quality, synthesis, training
+from facviz.pipeline import (
+    coverage,
+    data,
+    demo,
+    exchange,
+    export,
+    features,
+    imports,
+    run,
+    sae_quality,
+    synthesis,
+    training,
+)
 from facviz.pipeline.session import Session, sae_row
 from facviz.store.database import rebuild_database
 from facviz.store.workspace import Workspace, open_workspace
@@ -229,8 +241,73 @@ def _synthesize(arguments: argparse.Namespace) -> Result:
 
 def _export(arguments: argparse.Namespace) -> Result:
     workspace = open_workspace(_workspace_path(arguments))
-    out = user_path(arguments.out)
-    return export.export(workspace, arguments.what, out, arguments.sae, only_approved=arguments.only_approved), 0
+    out, what, sae = user_path(arguments.out), arguments.what, arguments.sae
+    if what not in EXCHANGED:
+        _refuse_flags(arguments, what, ("dataset", "task", "features"))
+        return export.export(workspace, what, out, sae, only_approved=arguments.only_approved), 0
+    _refuse_flags(arguments, what, [flag for flag in EXPORT_FLAGS if flag not in EXCHANGED[what]])
+    if "dataset" in EXCHANGED[what] and not arguments.dataset:
+        raise InputError(f"Say whose spans to write; give --dataset for export {what}.")
+    if what == "fac-tsv":
+        return exchange.export_fac_tsv(workspace, out, sae, arguments.dataset, arguments.task), 0
+    if what == "neuronpedia":
+        return exchange.export_feature_batches(workspace, out, sae, arguments.dataset, arguments.features), 0
+    if what == "review-csv":
+        return exchange.export_review_csv(workspace, out, sae, arguments.task, arguments.features), 0
+    return _export_html(workspace, out, sae, arguments), 0
+
+
+EXPORT_FLAGS = ("dataset", "task", "features", "only_approved")
+EXCHANGED: Mapping[str, Sequence[str]] = {
+    "fac-tsv": ("dataset", "task"),
+    "neuronpedia": ("dataset", "features"),
+    "review-csv": ("task", "features"),
+    "html": ("dataset", "features"),
+}
+"""Exports for other tools and the flags they take; one that would be ignored is refused."""
+
+
+def _refuse_flags(arguments: argparse.Namespace, what: str, flags: Sequence[str]) -> None:
+    given = [flag for flag in flags if getattr(arguments, flag)]
+    if given:
+        name = given[0].replace("_", "-")
+        raise InputError(f"There is no use for --{name} with {what}; leave it out.")
+
+
+def _export_html(workspace: Workspace, out: Path, sae: str | None, arguments: argparse.Namespace) -> dict[str, Any]:
+    from facviz.views.feature_sheet import feature_sheet
+
+    exchange.check_file(out)
+    sae_id = sae_row(workspace, sae)["sae_id"]
+    chosen = arguments.features or ()
+    with workspace.reader() as reader:
+        page = feature_sheet(reader, sae_id, reader.dataset(arguments.dataset), chosen, title="Features")
+    write_text_atomically(out, page)
+    return {"out": str(out), "sae_id": sae_id, "dataset": arguments.dataset, "n_features": len(set(chosen))}
+
+
+def _import(arguments: argparse.Namespace) -> Result:
+    workspace = open_workspace(_workspace_path(arguments))
+    path, author = user_path(arguments.path), arguments.author or ""
+    wish = imports.ImportWish(author, arguments.by_person, arguments.theirs, arguments.dry_run)
+    with _locked(arguments, workspace):
+        if arguments.what == "fac-tsv":
+            found = imports.import_fac_tsv(workspace, path, arguments.sae, arguments.task, wish)
+        else:
+            _refuse_flags(arguments, "review-csv", ("task", "by_person"))
+            found = imports.import_review_csv(workspace, path, arguments.sae, wish)
+    return found, 1 if found.get("n_conflicts") else 0
+
+
+def _tsv_coverage(arguments: argparse.Namespace) -> Result:
+    found = exchange.tsv_coverage(
+        user_path(arguments.anchor),
+        user_path(arguments.seed),
+        level=arguments.level,
+        column=arguments.column,
+        require_verify=arguments.require_verify,
+    )
+    return found, 1 if arguments.min_fac is not None and found["fac"] < arguments.min_fac else 0
 
 
 def _demo(arguments: argparse.Namespace) -> Result:
@@ -260,5 +337,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "coverage": _coverage,
     "synthesize": _synthesize,
     "export": _export,
+    "import": _import,
+    "tsv-coverage": _tsv_coverage,
     "demo": _demo,
 }

@@ -188,10 +188,34 @@ def _synthesis_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
     export = _command(commands, "export", common, "hand results over")
-    export.add_argument("what", choices=["samples", "features", "report", "sae"])
+    kinds = ["samples", "features", "report", "sae", "fac-tsv", "neuronpedia", "review-csv", "html"]
+    export.add_argument("what", choices=kinds)
     export.add_argument("--out", required=True, metavar="PATH")
     export.add_argument("--sae", metavar="ID")
     export.add_argument("--only-approved", action="store_true", help="samples that a person approved, and no others")
+    export.add_argument("--dataset", help="whose spans and statistics to write")
+    export.add_argument("--task", help="whose verdicts to write")
+    export.add_argument("--features", type=_numbers, metavar="I,I", help="only these features")
+    _add_import(commands, common)
+
+
+def _add_import(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    take = _command(commands, "import", common, "take in what others say of features")
+    take.add_argument("what", choices=["fac-tsv", "review-csv"])
+    take.add_argument("path", metavar="FILE")
+    take.add_argument("--sae", metavar="ID")
+    take.add_argument("--task", help="what the Task column of a fac-tsv judges")
+    take.add_argument("--author", help="who says it; default for a fac-tsv the file's name")
+    take.add_argument("--by-person", action="store_true", help="a person wrote this fac-tsv: review decisions")
+    take.add_argument("--theirs", action="store_true", help="where both changed, the file wins")
+    take.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    compare = _command(commands, "tsv-coverage", common, "coverage straight from two FAC TSV files")
+    compare.add_argument("anchor", metavar="ANCHOR.tsv")
+    compare.add_argument("seed", metavar="SEED.tsv")
+    compare.add_argument("--level", choices=["yes", "probably", "maybe"], default="maybe")
+    compare.add_argument("--column", default="Task", help="column with the relevance verdicts")
+    compare.add_argument("--require-verify", action="store_true", help="Verify must reach the level too, as published")
+    compare.add_argument("--min-fac", type=float, metavar="X", help="exit 1 when FAC is below")
 
 
 def _add_demo(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]

@@ -12,6 +12,8 @@ def describe(command: str, result: Mapping[str, Any]) -> str:
         return "\n\n".join([_coverage(result["coverage"]), _synthesis(result["synthesis"]), _sae(result)])
     if command == "coverage":
         return _coverage(result)
+    if command == "tsv-coverage":
+        return _tsv_coverage(result)
     if command == "synthesize":
         return _synthesis(result)
     if command == "sae":
@@ -48,6 +50,17 @@ def _coverage(c: Mapping[str, Any]) -> str:
             else ("\nSaturated: nearly nothing is missing at any δ; use another seed or anchor set.")
         )
     return text
+
+
+def _tsv_coverage(c: Mapping[str, Any]) -> str:
+    said = (
+        f"FAC {c['fac']:.3f}: {c['seed']} activates {c['n_anchor'] - c['n_missing']} of the {c['n_anchor']} relevant "
+        f"features that {c['anchor']} activates; {c['n_missing']} are missing (relevance by {c['column']}, down to "
+        f"{c['level']}).\nThe files hold no activations: {c['anchor']} activates {c['anchor_activated']}; {c['seed']} "
+        f"activates {c['seed_activated']}."
+    )
+    told = [*c["malformed"], *c["unreadable_verdicts"]]
+    return "\n".join([said, *(f"{p['file']}, line {p['line']}: {p['reason']}" for p in told)])
 
 
 def _synthesis(s: Mapping[str, Any]) -> str:

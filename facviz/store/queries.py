@@ -69,6 +69,9 @@ NAMED_QUERIES = {
     "dataset_spans": """
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
         ORDER BY feature_id, split, rank""",
+    "spans_of": """
+        SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
+            AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id, split, rank""",
     "feature_directions": "SELECT * FROM feature WHERE sae_id = $sae_id ORDER BY feature_id",
     "relevance": """
         SELECT * FROM current_relevance WHERE task = $task AND sae_id = $sae_id ORDER BY feature_id, source""",
