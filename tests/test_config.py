@@ -289,9 +289,14 @@ def test_a_fingerprint_changes_with_every_field_that_can_change_a_result(config,
     assert (fingerprint(changed) != fingerprint(config)) == is_counted
 
 
-def test_only_what_bounds_memory_or_disk_is_left_out_of_fingerprints():
+def test_only_what_bounds_memory_disk_or_money_is_left_out_of_fingerprints():
     left_out = [(type(c).__name__, f.name) for c, f in FIELDS if f.metadata == NOT_IN_FINGERPRINT]
-    assert sorted(left_out) == [("BackboneConfig", "batch_tokens"), ("CaptureConfig", "keep")]
+    assert sorted(left_out) == [
+        ("BackboneConfig", "batch_tokens"),
+        ("CaptureConfig", "keep"),
+        ("ExplainConfig", "budget_usd"),
+        ("ExplainConfig", "concurrency"),
+    ]
 
 
 def test_a_field_added_later_renames_no_result_while_it_keeps_its_default():

@@ -36,6 +36,7 @@ from facviz.pipeline import (
     data,
     demo,
     exchange,
+    explaining,
     export,
     features,
     imports,
@@ -208,7 +209,8 @@ def _explain(arguments: argparse.Namespace) -> Result:
     workspace = open_workspace(_workspace_path(arguments))
     with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
-        return features.explain(session, sae_id, config), 0
+        stage = explaining.estimate if arguments.dry_run else explaining.explain
+        return stage(session, sae_id, config), 0
 
 
 def _relevance(arguments: argparse.Namespace) -> Result:

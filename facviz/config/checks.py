@@ -15,11 +15,11 @@ _POSITIVE = {
     "n", "limit", "max_tokens", "batch_tokens", "tokens", "heldout_tokens", "shard_docs", "d_sae", "k", "epochs",
     "learning_rate", "dead_after_tokens", "per_split", "max_scored",
     "n_bins", "scored_spans", "n_permutations",
-    "max_features", "per_feature", "max_candidates", "batch", "evidence_spans",
+    "max_features", "n_candidates", "concurrency", "per_feature", "max_candidates", "batch", "evidence_spans",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "layer", "before_tokens", "after_tokens", "aux_k", "aux_coefficient", "threshold", "n_bootstrap",
-    "min_margin", "temperature", "rng_seed",
+    "min_margin", "temperature", "rng_seed", "budget_usd",
 }  # fmt: skip
 _SHARES = {"always_on_density", "min_auroc", "max_q", "min_fac", "top_p"}
 

@@ -150,10 +150,12 @@ class SpansConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExplainConfig:
-    """Explanations without a language model."""
+    """Explanations by words alone or by a language model."""
 
-    provider: Literal["lexical"] = "lexical"
-    """`lexical` reads peak tokens, contexts and output tokens."""
+    provider: Literal["lexical", "auto", "anthropic", "openai", "local"] = "lexical"
+    """`lexical` reads peak tokens, contexts and output tokens; `auto` is a paid model where one is set up."""
+    model: str | None = field(default=None, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Model of `anthropic` or `openai`; None is the provider's default, or the only one the server has."""
     dataset: str = ""
     """Dataset whose spans are read; in `facviz run` empty means the anchor."""
     min_score: float = 0.08
@@ -164,6 +166,18 @@ class ExplainConfig:
     """Score at most this many features, the most frequent first; None scores all."""
     scored_spans: int = 5
     """Held-out spans per feature the score is computed on."""
+    features: tuple[int, ...] = field(default=(), metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Explain these features by the model; empty explains all that fire."""
+    max_features: int | None = field(default=None, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Explain so many by the model, drawn at random; None explains all."""
+    n_candidates: int = field(default=1, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Explanations the model writes of each feature; the best on held-out spans is kept."""
+    rng_seed: int = field(default=0, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Seed of which features and spans are drawn."""
+    budget_usd: float | None = field(default=None, metadata=NOT_IN_FINGERPRINT)
+    """Most that explaining this SAE may cost in all; None sets no limit."""
+    concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
+    """Requests under way at a time."""
 
 
 @dataclass(frozen=True, slots=True)

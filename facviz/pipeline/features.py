@@ -186,7 +186,7 @@ def _load_part(path: Path) -> tuple[SpanRows, npt.NDArray[np.int64], int]:
         return rows, arrays["n_active"], int(arrays["n_tokens"])
 
 
-def explain(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, Any]:
+def explain_by_words(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, Any]:
     """Lexical explanations of every feature that fires, scored on held-out spans when asked."""
     with session.workspace.reader() as reader:
         dataset_id = reader.dataset(config.dataset)["dataset_id"]
@@ -205,7 +205,7 @@ def explain(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, A
         shown = {f: found for f, found in shown.items() if found}
         explanations = explain_lexically(shown, output_tokens=outputs, min_score=config.min_score)
         scored = _score(session, explanations, spans, config) if config.embedding_score else {}
-        rows = [_explanation_row(sae_id, e, scored.get(e.feature_id, {})) for e in explanations]
+        rows = [explanation_row(sae_id, e, scored.get(e.feature_id, {})) for e in explanations]
         session.workspace.manifest.write_shard(scope, "explanation", "0", rows_to_arrow("explanation", rows))
         explained = [e for e in explanations if e.outcome is ExplanationOutcome.EXPLAINED]
         aurocs = [s["embedding_auroc"] for s in scored.values()]
@@ -246,7 +246,8 @@ def _score(
     return {feature: to_scores(score) for feature, score in scores.items()}
 
 
-def _explanation_row(sae_id: str, explanation: Explanation, scores: Mapping[str, float]) -> dict[str, Any]:
+def explanation_row(sae_id: str, explanation: Explanation, scores: Mapping[str, float]) -> dict[str, Any]:
+    """A row of the table; `scores` come on top of the explanation's own."""
     return {
         "sae_id": sae_id,
         "feature_id": explanation.feature_id,

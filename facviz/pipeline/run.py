@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facviz.config import RunConfig, SpansConfig
-from facviz.pipeline import coverage, data, features, sae, synthesis, training
+from facviz.pipeline import coverage, data, explaining, features, sae, synthesis, training
 from facviz.pipeline.session import Session
 from facviz.prompts import load_task
 
@@ -25,7 +25,7 @@ def run_loop(session: Session, config: RunConfig) -> dict[str, Any]:
     for name in _span_datasets(config):
         features.collect_spans(session, sae_id, name, config.spans)
     explain = config.explain
-    explained = features.explain(
+    explained = explaining.explain(
         session, sae_id, dataclasses.replace(explain, dataset=explain.dataset or measured_on.anchor)
     )
     relevance = dataclasses.replace(config.relevance, labels=config.relevance.labels or measured_on.anchor)

@@ -20,8 +20,10 @@ DERIVED_VIEWS = {
             CASE WHEN d.text IS NULL THEN e.outcome ELSE 'explained' END AS outcome,
             CASE WHEN d.text IS NULL THEN coalesce(e.scores, '{}') ELSE '{}' END AS scores,
             coalesce(d.status, 'unreviewed') AS status, d.reason, d.author AS reviewer, d."at" AS reviewed_at
-        FROM (SELECT * FROM explanation QUALIFY row_number() OVER
-            (PARTITION BY sae_id, feature_id ORDER BY version DESC) = 1) e
+        FROM (SELECT * FROM explanation QUALIFY row_number() OVER (PARTITION BY sae_id, feature_id
+            ORDER BY author_kind = 'llm' AND prompt = '' DESC, outcome = 'explained' DESC,
+                coalesce(TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)), 0) DESC,
+                author_kind = 'lexical' DESC, version DESC) = 1) e
         FULL JOIN (SELECT * FROM decision WHERE kind = 'explanation') d USING (sae_id, feature_id)""",
     "current_relevance": """
         SELECT task, sae_id, feature_id, source, verdict, score, rationale, author, coalesce(theme, '') AS theme
@@ -34,7 +36,11 @@ DERIVED_VIEWS = {
             d."at" AS reviewed_at
         FROM candidate c LEFT JOIN (SELECT * FROM decision WHERE kind = 'candidate') d USING (candidate_id)""",
 }
-"""Tables joined with what people decided: a person's words win over a machine's."""
+"""Tables joined with what people decided: a person's words win over a machine's.
+
+Of several explanations the one with the better held-out score is shown, and words alone win a tie. Imported ones, which
+no prompt of ours asked for, somebody wanted to see: they come first, unscored as they are.
+"""
 
 NAMED_QUERIES = {
     "features": """
@@ -69,6 +75,15 @@ NAMED_QUERIES = {
     "dataset_spans": """
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
         ORDER BY feature_id, split, rank""",
+    "written_explanations": """
+        SELECT feature_id, author_kind, author, outcome,
+            TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)) AS score,
+            TRY(CAST(scores ->> '$.embedding_auroc_shuffled' AS DOUBLE)) AS shuffled
+        FROM explanation WHERE sae_id = $sae_id AND ($author IS NULL OR author = $author) ORDER BY feature_id""",
+    "documents_of": """
+        SELECT feature_id, doc_no FROM doc_activation
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
+            AND feature_id IN (SELECT unnest($ids::INTEGER[]))""",
     "spans_of": """
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id, split, rank""",

@@ -37,6 +37,7 @@ PARAMETERS = {
     "accepted": None,
     "review": None,
     "reason": None,
+    "author": None,
 }
 
 

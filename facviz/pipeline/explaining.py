@@ -1,0 +1,244 @@
+"""`facviz explain`: explanations by words alone or by a language model, scored on spans they were not written from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from facviz.config import ExplainConfig, fingerprint
+from facviz.errors import InputError
+from facviz.explain.language_model import (
+    FEATURE_TEMPLATE,
+    SYSTEM_TEMPLATE,
+    Evidence,
+    ExplainerSettings,
+    Scorer,
+    choose_explanations,
+    embedding_scorer,
+    explain_requests,
+    propose_explanations,
+)
+from facviz.explain.sampling import ExplainSpans, HeldOutSpans, nearest_negatives, split_spans
+from facviz.llm.calls import PaidLLM
+from facviz.llm.providers import choose_provider, open_client
+from facviz.pipeline.features import explain_by_words, explanation_row, promoted_tokens
+from facviz.pipeline.session import CODE_VERSION, Session
+from facviz.prompts import template_text
+from facviz.protocols import LLMClient
+from facviz.spans import spans_by_feature
+from facviz.store.manifest import Scope
+from facviz.store.reader import Reader
+from facviz.store.schema import MODE, rows_to_arrow
+
+FEATURES_AT_ONCE = 32
+"""Explained between two shards: what a kill can cost a model that keeps no replies of its own."""
+BACKGROUND_FEATURES = 400
+"""Whose held-out spans an explanation must tell from those of its own feature."""
+VERSION = 2
+"""Of what a model wrote; 1 is what the words alone say."""
+
+
+def explain(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, Any]:
+    """Explanations of the features that fire in `config.dataset`, by `config.provider`."""
+    config = _resolved(config)
+    if config.provider == "lexical":
+        return explain_by_words(session, sae_id, config)
+    stage = _Stage.read(session, sae_id, config)
+    with stage.client() as client:
+        return session.run_once(stage.scope(client), lambda: stage.run(client))
+
+
+def estimate(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, Any]:
+    """What `explain` would send and cost at most, were it started now; nothing is sent."""
+    config = _resolved(config)
+    if config.provider == "lexical":
+        return {"provider": "lexical", "n_calls": 0, "usd": 0.0}
+    stage = _Stage.read(session, sae_id, config)
+    requests = explain_requests(stage.evidence, settings=stage.settings, rng_seed=config.rng_seed)
+    told = {"provider": config.provider, "n_features": len(stage.evidence)}
+    if config.provider == "local":
+        return told | {"n_calls": len(requests), "usd": 0.0}
+    with stage.paid() as client:
+        return told | {"model": client.name, **dataclasses.asdict(client.estimate(requests))}
+
+
+def _resolved(config: ExplainConfig) -> ExplainConfig:
+    """`auto` is a paid provider where one is set up, else the words alone; never the small local model silently."""
+    if config.provider != "auto":
+        return config
+    return dataclasses.replace(config, provider=choose_provider() or "lexical")  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stage:
+    """All that one run needs from the workspace, read once."""
+
+    session: Session
+    sae_id: str
+    config: ExplainConfig
+    source: str
+    evidence: list[Evidence]
+    held_out: dict[int, HeldOutSpans]
+    lexical: dict[int, float]
+    """Held-out score of the explanation by words, where there is one."""
+
+    @classmethod
+    def read(cls, session: Session, sae_id: str, config: ExplainConfig) -> _Stage:
+        """Raises InputError where the spans are missing, or none of the features asked for fires."""
+        with session.workspace.reader() as reader:
+            dataset_id = reader.dataset(config.dataset)["dataset_id"]
+            source = session.workspace.manifest.latest_fingerprint(f"spans/{sae_id}/{dataset_id}/{MODE}")
+            if source is None:
+                raise InputError(f"There are no spans of {config.dataset} for SAE {sae_id}; run `facviz spans` first.")
+            halves = {
+                feature: split_spans(spans)
+                for feature, spans in spans_by_feature(
+                    reader.rows("dataset_spans", sae_id=sae_id, dataset_id=dataset_id)
+                ).items()
+            }
+            chosen = _chosen([f for f, (shown, _) in sorted(halves.items()) if shown.spans], config)
+            evidence = _evidence(reader, sae_id, dataset_id, halves, chosen)
+            lexical = _lexical_scores(reader, sae_id, set(chosen))
+        held_out = {feature: rest for feature, (_, rest) in halves.items() if rest.spans}
+        return cls(session, sae_id, config, source, evidence, held_out, lexical)
+
+    @property
+    def settings(self) -> ExplainerSettings:
+        return ExplainerSettings(n_candidates=self.config.n_candidates)
+
+    @contextmanager
+    def client(self) -> Iterator[LLMClient]:
+        """The model that explains, for as long as it is needed."""
+        if self.config.provider == "local":
+            from facviz.llm.local import LocalChat
+
+            yield LocalChat(self.session.fast)
+        else:
+            with self.paid() as paid:
+                yield paid
+
+    def paid(self) -> PaidLLM:
+        """Every SAE's explanations have a budget of their own."""
+        config = self.config
+        return open_client(
+            config.provider,
+            config.model,
+            self.session.workspace.root,
+            budget_usd=config.budget_usd,
+            scope=f"explain/{self.sae_id}",
+            concurrency=config.concurrency,
+        )
+
+    def scope(self, client: LLMClient) -> Scope:
+        """Explanations by another model, prompt or choice of features are others."""
+        described = dataclasses.replace(self.config, dataset="")
+        told = [template_text(SYSTEM_TEMPLATE), template_text(FEATURE_TEMPLATE)]
+        name = fingerprint("explain", CODE_VERSION, self.source, described, client.name, told)
+        return Scope("explain", f"{self.sae_id}/{self.config.provider}", name)
+
+    def run(self, client: LLMClient) -> dict[str, Any]:
+        """A shard for every few features; those that an earlier run wrote are kept."""
+        manifest, scope = self.session.workspace.manifest, self.scope(client)
+        scorer = self._scorer()
+        for start in range(0, len(self.evidence), FEATURES_AT_ONCE):
+            done = min(start + FEATURES_AT_ONCE, len(self.evidence))
+            if not manifest.has_shard(scope, "explanation", str(start)):
+                rows = self._explain(self.evidence[start:done], client, scorer)
+                manifest.write_shard(scope, "explanation", str(start), rows_to_arrow("explanation", rows))
+            self.session.progress.update("explain", done, len(self.evidence), f"features by {client.name}")
+        return self._summary(scope, client)
+
+    def _explain(self, evidence: Sequence[Evidence], client: LLMClient, scorer: Scorer) -> list[dict[str, Any]]:
+        proposed = propose_explanations(evidence, client, settings=self.settings, rng_seed=self.config.rng_seed)
+        chosen = [choice.best for choice in choose_explanations(proposed, scorer)]
+        return [explanation_row(self.sae_id, dataclasses.replace(e, version=VERSION), {}) for e in chosen]
+
+    def _scorer(self) -> Scorer:
+        """The same comparison for every feature, whichever are explained together."""
+        from facviz.embeddings import SentenceTransformerEmbedder
+
+        features = np.random.default_rng(self.config.rng_seed).permutation(sorted(self.held_out))[:BACKGROUND_FEATURES]
+        n = self.config.scored_spans
+        background = HeldOutSpans(tuple(s for f in features for s in self.held_out[int(f)].spans[:n]))
+        held_out = {feature: HeldOutSpans(half.spans[:n]) for feature, half in self.held_out.items()}
+        return embedding_scorer(held_out, background, SentenceTransformerEmbedder(), rng_seed=self.config.rng_seed)
+
+    def _summary(self, scope: Scope, client: LLMClient) -> dict[str, Any]:
+        with self.session.workspace.reader(scope) as reader:
+            rows = reader.rows("written_explanations", sae_id=self.sae_id, author=client.name)
+        mine = {item.feature_id for item in self.evidence}
+        rows = [row for row in rows if row["feature_id"] in mine]
+        outcomes = Counter(row["outcome"] for row in rows)
+        scored = {row["feature_id"]: row["score"] for row in rows if row["score"] is not None}
+        both = [feature for feature in scored if feature in self.lexical]
+        return {
+            "sae_id": self.sae_id,
+            "provider": self.config.provider,
+            "model": client.name,
+            "n_features": len(rows),
+            "n_explained": outcomes["explained"],
+            "n_cannot_tell": outcomes["cannot_tell"],
+            "n_failed": outcomes["failed"],
+            "n_scored": len(scored),
+            "median_embedding_auroc": _middle(list(scored.values())),
+            "median_shuffled_auroc": _middle([row["shuffled"] for row in rows if row["shuffled"] is not None]),
+            "median_lexical_auroc": _middle([self.lexical[feature] for feature in both]),
+            "n_better_than_lexical": sum(scored[feature] > self.lexical[feature] for feature in both),
+            "usd": round(client.ledger.committed_usd(client.scope), 6) if isinstance(client, PaidLLM) else 0.0,
+        }
+
+
+def _middle(values: Sequence[float]) -> float | None:
+    return round(float(median(values)), 3) if values else None
+
+
+def _chosen(live: Sequence[int], config: ExplainConfig) -> list[int]:
+    """The features asked for, or a random sample of those that fire."""
+    if config.features:
+        if silent := sorted(set(config.features) - set(live)):
+            raise InputError(f"Feature {silent[0]} has no spans to explain it from in {config.dataset}; leave it out.")
+        return sorted(set(config.features))
+    if config.max_features is None or config.max_features >= len(live):
+        return list(live)
+    drawn = np.random.default_rng(config.rng_seed).choice(live, config.max_features, replace=False)
+    return sorted(int(feature) for feature in drawn)
+
+
+def _evidence(
+    reader: Reader,
+    sae_id: str,
+    dataset_id: str,
+    halves: Mapping[int, tuple[ExplainSpans, HeldOutSpans]],
+    chosen: Sequence[int],
+) -> list[Evidence]:
+    directions = {row["feature_id"]: row for row in reader.rows("feature_directions", sae_id=sae_id)}
+    fires_in: dict[int, set[int]] = {feature: set() for feature in chosen}
+    for row in reader.rows("documents_of", sae_id=sae_id, dataset_id=dataset_id, mode=MODE, ids=list(chosen)):
+        fires_in[row["feature_id"]].add(row["doc_no"])
+    shown = {feature: half for feature, (half, _) in halves.items()}
+    near = {f: directions[f]["neighbours"] or [] for f in chosen if f in directions}
+    silent = nearest_negatives(shown, near, fires_in, n=ExplainerSettings().n_negatives)
+    return [
+        Evidence(
+            shown[f],
+            silent.get(f, ExplainSpans()),
+            tuple(promoted_tokens(directions[f])) if f in directions else (),
+        )
+        for f in chosen
+    ]
+
+
+def _lexical_scores(reader: Reader, sae_id: str, chosen: set[int]) -> dict[int, float]:
+    rows = reader.rows("written_explanations", sae_id=sae_id, author=None)
+    return {
+        row["feature_id"]: row["score"]
+        for row in rows
+        if row["author_kind"] == "lexical" and row["score"] is not None and row["feature_id"] in chosen
+    }
