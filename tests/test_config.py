@@ -296,6 +296,8 @@ def test_only_what_bounds_memory_disk_or_money_is_left_out_of_fingerprints():
         ("CaptureConfig", "keep"),
         ("ExplainConfig", "budget_usd"),
         ("ExplainConfig", "concurrency"),
+        ("RelevanceConfig", "budget_usd"),
+        ("RelevanceConfig", "concurrency"),
     ]
 
 

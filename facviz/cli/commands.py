@@ -40,6 +40,7 @@ from facviz.pipeline import (
     export,
     features,
     imports,
+    judging,
     run,
     sae_quality,
     synthesis,
@@ -218,7 +219,8 @@ def _relevance(arguments: argparse.Namespace) -> Result:
     workspace = open_workspace(_workspace_path(arguments))
     with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
-        return features.judge_relevance(session, sae_id, arguments.task, config), 0
+        stage = judging.estimate if arguments.dry_run else judging.judge_relevance
+        return stage(session, sae_id, arguments.task, config), 0
 
 
 def _coverage(arguments: argparse.Namespace) -> Result:

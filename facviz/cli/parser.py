@@ -157,7 +157,12 @@ def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None: 
     relevance.add_argument("--sae", metavar="ID")
     relevance.add_argument("--task", required=True)
     relevance.add_argument("--labels", required=True, metavar="DATASET", help="labelled dataset")
-    relevance.add_argument("--source", choices=["label", "embedding"])
+    relevance.add_argument("--source", choices=["label", "embedding", "llm"])
+    relevance.add_argument("--provider", choices=["auto", "anthropic", "openai", "local"], help="who judges with llm")
+    relevance.add_argument("--model", help="model of a paid judge")
+    relevance.add_argument("--budget-usd", type=float, metavar="X", help="most that judging this task may cost in all")
+    relevance.add_argument("--concurrency", type=int, metavar="N", help="requests under way at a time")
+    relevance.add_argument("--dry-run", action="store_true", help="what would be sent and cost at most; sends nothing")
     relevance.add_argument("--positive", help="label of the class the task is about")
 
 
@@ -171,7 +176,7 @@ def _add_gap(commands: Commands, common: argparse.ArgumentParser) -> None:  # ty
         command.add_argument("--task", required=True)
         command.add_argument("--anchor", required=True)
         command.add_argument("--seed", required=True)
-        command.add_argument("--relevance-source", choices=["label", "embedding"], default="label")
+        command.add_argument("--relevance-source", choices=["label", "embedding", "llm"], default="label")
         command.add_argument("--threshold", type=float, metavar="δ")
         command.add_argument("--kind", choices=["relative", "absolute"])
         command.add_argument("--level", choices=["yes", "probably", "maybe"])

@@ -184,10 +184,10 @@ class ExplainConfig:
 class RelevanceConfig:
     """Which features matter to the task."""
 
-    source: Literal["label", "embedding"] = "label"
-    """`label` asks which features separate the labels; `embedding` compares explanations with the guideline."""
+    source: Literal["label", "embedding", "llm"] = "label"
+    """`label`: which features separate the labels; `embedding` and `llm`: explanations against the task's guideline."""
     labels: str = ""
-    """Labelled dataset; in `facviz run` empty means the anchor."""
+    """Dataset whose labels or held-out spans are read; in `facviz run` empty means the anchor."""
     positive: str = "1"
     """Label of the class the task is about; `*` takes every label in turn against all others, and keeps the best."""
     min_auroc: float = 0.55
@@ -199,7 +199,17 @@ class RelevanceConfig:
     n_bins: int = 10
     """Bins of content-token count inside which labels are compared; more bins leave less confounding by length."""
     rng_seed: int = 0
-    """Seed of the permutations."""
+    """Seed of the permutations, or of the spans a judge is shown."""
+    provider: Literal["auto", "anthropic", "openai", "local"] = field(
+        default="auto", metadata=NOT_IN_FINGERPRINT_AT_DEFAULT
+    )
+    """Who judges with `llm`; `auto` is the paid provider that is set up."""
+    model: str | None = field(default=None, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Model of the judge; None is the provider's default."""
+    budget_usd: float | None = field(default=None, metadata=NOT_IN_FINGERPRINT)
+    """Most that judging this task may cost in all; None sets no limit."""
+    concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
+    """Requests under way at a time."""
 
 
 @dataclass(frozen=True, slots=True)

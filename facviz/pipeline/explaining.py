@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -26,9 +25,9 @@ from facviz.explain.language_model import (
     propose_explanations,
 )
 from facviz.explain.sampling import ExplainSpans, HeldOutSpans, nearest_negatives, split_spans
-from facviz.llm.calls import PaidLLM
-from facviz.llm.providers import choose_provider, open_client
+from facviz.llm.providers import choose_provider
 from facviz.pipeline.features import explain_by_words, explanation_row, promoted_tokens
+from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.session import CODE_VERSION, Session
 from facviz.prompts import template_text
 from facviz.protocols import LLMClient
@@ -51,7 +50,7 @@ def explain(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, A
     if config.provider == "lexical":
         return explain_by_words(session, sae_id, config)
     stage = _Stage.read(session, sae_id, config)
-    with stage.client() as client:
+    with language_model(session, config, stage.books) as client:
         return session.run_once(stage.scope(client), lambda: stage.run(client))
 
 
@@ -63,9 +62,9 @@ def estimate(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, 
     stage = _Stage.read(session, sae_id, config)
     requests = explain_requests(stage.evidence, settings=stage.settings, rng_seed=config.rng_seed)
     told = {"provider": config.provider, "n_features": len(stage.evidence)}
-    if config.provider == "local":
+    if config.provider == LOCAL:
         return told | {"n_calls": len(requests), "usd": 0.0}
-    with stage.paid() as client:
+    with paid_model(session, config, stage.books) as client:
         return told | {"model": client.name, **dataclasses.asdict(client.estimate(requests))}
 
 
@@ -113,28 +112,10 @@ class _Stage:
     def settings(self) -> ExplainerSettings:
         return ExplainerSettings(n_candidates=self.config.n_candidates)
 
-    @contextmanager
-    def client(self) -> Iterator[LLMClient]:
-        """The model that explains, for as long as it is needed."""
-        if self.config.provider == "local":
-            from facviz.llm.local import LocalChat
-
-            yield LocalChat(self.session.fast)
-        else:
-            with self.paid() as paid:
-                yield paid
-
-    def paid(self) -> PaidLLM:
+    @property
+    def books(self) -> str:
         """Every SAE's explanations have a budget of their own."""
-        config = self.config
-        return open_client(
-            config.provider,
-            config.model,
-            self.session.workspace.root,
-            budget_usd=config.budget_usd,
-            scope=f"explain/{self.sae_id}",
-            concurrency=config.concurrency,
-        )
+        return f"explain/{self.sae_id}"
 
     def scope(self, client: LLMClient) -> Scope:
         """Explanations by another model, prompt or choice of features are others."""
@@ -191,7 +172,7 @@ class _Stage:
             "median_shuffled_auroc": _middle([row["shuffled"] for row in rows if row["shuffled"] is not None]),
             "median_lexical_auroc": _middle([self.lexical[feature] for feature in both]),
             "n_better_than_lexical": sum(scored[feature] > self.lexical[feature] for feature in both),
-            "usd": round(client.ledger.committed_usd(client.scope), 6) if isinstance(client, PaidLLM) else 0.0,
+            "usd": spent_usd(client),
         }
 
 

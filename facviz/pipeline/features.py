@@ -261,7 +261,7 @@ def explanation_row(sae_id: str, explanation: Explanation, scores: Mapping[str, 
     }
 
 
-def judge_relevance(session: Session, sae_id: str, task: str, config: RelevanceConfig) -> dict[str, Any]:
+def relevance_by_numbers(session: Session, sae_id: str, task: str, config: RelevanceConfig) -> dict[str, Any]:
     """Which features matter to a task: by labels (length-controlled) or by the guideline's embedding."""
     guideline = load_task(task)
     with session.workspace.reader() as reader:
@@ -281,7 +281,7 @@ def judge_relevance(session: Session, sae_id: str, task: str, config: RelevanceC
             if config.source == "label":
                 verdicts = _by_labels(reader, sae_id, dataset, config)
             else:
-                verdicts = embedding_relevance(_explanations(reader, sae_id), guideline, _embedder())
+                verdicts = embedding_relevance(current_explanations(reader, sae_id), guideline, _embedder())
         rows = [
             dataclasses.asdict(v) | {"task": guideline.name, "sae_id": sae_id, "verdict": str(v.verdict), "author": ""}
             for v in verdicts
@@ -310,7 +310,8 @@ def _by_labels(reader: Reader, sae_id: str, dataset: Mapping[str, Any], config: 
     return to_verdicts(label_relevance(acts, is_positive, tokens, **options))
 
 
-def _explanations(reader: Reader, sae_id: str) -> list[Explanation]:
+def current_explanations(reader: Reader, sae_id: str) -> list[Explanation]:
+    """Of every feature the one that is shown, people's words first."""
     names = ("feature_id", "text", "author_kind", "author", "prompt", "version")
     return [
         Explanation(outcome=ExplanationOutcome(r["outcome"]), **{n: r[n] for n in names})

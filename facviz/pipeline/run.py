@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facviz.config import RunConfig, SpansConfig
-from facviz.pipeline import coverage, data, explaining, features, sae, synthesis, training
+from facviz.pipeline import coverage, data, explaining, features, judging, sae, synthesis, training
 from facviz.pipeline.session import Session
 from facviz.prompts import load_task
 
@@ -29,7 +29,7 @@ def run_loop(session: Session, config: RunConfig) -> dict[str, Any]:
         session, sae_id, dataclasses.replace(explain, dataset=explain.dataset or measured_on.anchor)
     )
     relevance = dataclasses.replace(config.relevance, labels=config.relevance.labels or measured_on.anchor)
-    judged = features.judge_relevance(session, sae_id, config.task, relevance)
+    judged = judging.judge_relevance(session, sae_id, config.task, relevance)
     measured = coverage.coverage(session, sae_id, config.task, relevance.source, measured_on)
     filled = synthesis.synthesize(session, measured, measured_on, config.synthesis)
     return {
