@@ -70,9 +70,18 @@ def estimate(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, 
 
 def _resolved(config: ExplainConfig) -> ExplainConfig:
     """`auto` is a paid provider where one is set up, else the words alone; never the small local model silently."""
-    if config.provider != "auto":
-        return config
-    return dataclasses.replace(config, provider=choose_provider() or "lexical")  # type: ignore[arg-type]
+    if config.provider == "auto":
+        config = dataclasses.replace(config, provider=choose_provider() or "lexical")  # type: ignore[arg-type]
+    of_models = {"features": (), "max_features": None, "n_candidates": 1, "model": None, "budget_usd": None}
+    given = [name for name, unset in of_models.items() if getattr(config, name) != unset]
+    if config.provider == "lexical" and given:
+        raise InputError(
+            f"`{given[0]}` is for a language model, and the words alone are counted for all features; leave it out or "
+            "set up a provider."
+        )
+    if config.provider != "lexical" and not config.embedding_score:
+        raise InputError("What a model writes is shown only where it scores better than the words; let it be scored.")
+    return config
 
 
 @dataclass(frozen=True, slots=True, eq=False)

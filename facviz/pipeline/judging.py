@@ -41,6 +41,7 @@ FEATURES_AT_ONCE = 32
 def judge_relevance(session: Session, sae_id: str, task: str, config: RelevanceConfig) -> dict[str, Any]:
     """Which features matter to the task, by `config.source`."""
     if config.source != "llm":
+        _refuse_model(config)
         return relevance_by_numbers(session, sae_id, task, config)
     stage = _Stage.read(session, sae_id, load_task(task), config)
     with language_model(session, config, stage.books) as client:
@@ -50,6 +51,7 @@ def judge_relevance(session: Session, sae_id: str, task: str, config: RelevanceC
 def estimate(session: Session, sae_id: str, task: str, config: RelevanceConfig) -> dict[str, Any]:
     """What `judge_relevance` would send and cost at most; nothing is sent."""
     if config.source != "llm":
+        _refuse_model(config)
         return {"source": config.source, "n_calls": 0, "usd": 0.0}
     stage = _Stage.read(session, sae_id, load_task(task), config)
     requests = judge_requests(stage.subjects, stage.rubric, settings=JudgeSettings(), rng_seed=config.rng_seed)
@@ -58,6 +60,11 @@ def estimate(session: Session, sae_id: str, task: str, config: RelevanceConfig) 
         return told | {"n_calls": len(requests), "usd": 0.0}
     with paid_model(session, config, stage.books) as client:
         return told | {"model": client.name, **dataclasses.asdict(client.estimate(requests))}
+
+
+def _refuse_model(config: RelevanceConfig) -> None:
+    if config.provider != "auto" or config.model is not None or config.budget_usd is not None:
+        raise InputError(f"No model is asked with the source {config.source}; name none, or choose the source llm.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +77,8 @@ class _Stage:
     config: RelevanceConfig
     source: str
     subjects: list[Subject]
+    n_without_spans: int
+    """Explained features that have no held-out span to be judged by."""
 
     @classmethod
     def read(cls, session: Session, sae_id: str, task: TaskGuideline, config: RelevanceConfig) -> _Stage:
@@ -88,7 +97,7 @@ class _Stage:
         subjects = [subject for subject in subjects if not subject.obstacle]
         if not subjects:
             raise InputError(f"No feature of SAE {sae_id} is explained yet; run `facviz explain` first.")
-        return cls(session, sae_id, task, config, source, subjects)
+        return cls(session, sae_id, task, config, source, subjects, len(explained) - len(subjects))
 
     @property
     def rubric(self) -> Rubric:
@@ -128,6 +137,7 @@ class _Stage:
             "explainers": sorted({s.explanation.author for s in self.subjects}),
             "n_judged": sum(n for verdict, n in counts.items() if verdict is not None),
             "n_failed": counts[None],
+            "n_without_spans": self.n_without_spans,
             **{str(verdict): counts[verdict] for verdict in Verdict},
             "usd": spent_usd(client),
         }

@@ -190,3 +190,21 @@ def test_the_explanation_that_held_better_on_unseen_spans_is_shown(root, anthrop
     worded = {row["feature_id"] for row in written(root, "lexical") if row["outcome"] == "explained"}
     assert {f for f in explained & worded if shown[f]["author_kind"] == "llm"} == set(better) & worded
     assert set(both) & worded - set(better), "the words must win somewhere"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--features", "12"),
+        ("--max-features", 3),
+        ("--n-candidates", 2),
+        ("--budget-usd", 1),
+        ("--model", "m"),
+        ("--provider", "auto", "--max-features", 3),
+        ("--provider", "local", "--no-score"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(explain, root, flags):
+    code, _, said = explain(*flags)
+    assert (code, said.count("\n")) == (2, 1)
+    assert written(root) == []

@@ -62,7 +62,7 @@ def test_only_explained_features_are_judged_and_the_judge_is_named(root, facviz,
         openai(server)
         code, told, _ = facviz("relevance", *JUDGE)
     n = len(explained(root))
-    assert (code, told["n_judged"], told["probably"], told["n_failed"]) == (0, n, n, 0)
+    assert (code, told["n_judged"], told["probably"], told["n_failed"], told["n_without_spans"]) == (0, n, n, 0, 0)
     assert told["model"] == "openai/stub-model"
     assert told["explainers"] == sorted({row["author"] for row in explained(root)})
     asked = [request.prompt for request in server.requests if request.path.endswith("completions")]
@@ -120,3 +120,10 @@ def test_without_any_model_it_says_what_to_set(facviz, root):
     code, _, said = facviz("relevance", *JUDGE)
     assert code == 2
     assert "ANTHROPIC_API_KEY" in said
+
+
+@pytest.mark.parametrize("flags", [("--model", "m"), ("--budget-usd", 1), ("--provider", "local")])
+def test_a_model_is_refused_where_none_is_asked(facviz, root, flags):
+    code, _, said = facviz("relevance", "--task", "topic", "--labels", "anchor", *flags)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "source llm" in said
