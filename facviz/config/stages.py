@@ -125,7 +125,7 @@ class SaeConfig:
     aux_coefficient: float = 1 / 32
     """Weight of the revival loss."""
     dead_after_tokens: int | None = None
-    """Tokens without firing after which a feature counts as dead; None: min(10 M, 10 % of the run)."""
+    """Tokens without firing after which a feature counts as dead; None: min(10 M, 20 % of the run)."""
     rng_seed: int = 0
     """Seed of initialisation and token order."""
 

@@ -1,4 +1,7 @@
-"""Where training starts: the mean-centred, input-scaled initial weights, and what the data say about dead features."""
+"""Where training starts: the mean-centred, input-scaled initial weights, and what the data say about dead features.
+
+The numbers here and in `schedule` were found together by search (docs/adr/0015).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,12 @@ import torch
 from torch import Tensor
 
 from facviz.errors import SaeError
+
+ENCODER_SCALE = 0.5
+"""Of the encoder against the decoder: sums of k random directions overshoot, and what overshoots is unlearnt first."""
+_SPREAD_POWER = 0.125
+"""Power of the covariance that shapes random directions: 0 draws them evenly, 0.5 as the data lie."""
+_SMALLEST_SPREAD = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,17 +31,24 @@ class InitialWeights:
 
 
 def init_weights(sample: Tensor, d_sae: int, rng_seed: int) -> InitialWeights:
-    """b_dec the sample's mean, random unit decoder rows, encoder their transpose; `sample` is [n, d_in].
+    """b_dec the sample's mean, random unit decoder rows, encoder half of them; `sample` is [n, d_in].
 
     Raises:
         SaeError: the sample has no spread, or values that are not finite.
     """
     mean, scale = _centre_and_scale(sample)
-    generator = torch.Generator().manual_seed(rng_seed)
-    rows = torch.nn.functional.normalize(torch.randn(d_sae, sample.shape[1], generator=generator), dim=1)
-    rows = rows.to(sample.device)
+    rows = _random_rows(sample, d_sae, rng_seed)
     b_dec = (mean * scale).to(torch.float32)
-    return InitialWeights(rows.clone(), torch.zeros(d_sae, device=rows.device), rows, b_dec, scale)
+    return InitialWeights(ENCODER_SCALE * rows, torch.zeros(d_sae, device=rows.device), rows, b_dec, scale)
+
+
+def _random_rows(sample: Tensor, d_sae: int, rng_seed: int) -> Tensor:
+    """Unit rows [d_sae, d_in], somewhat more of them where activations vary more: elsewhere they would never fire."""
+    generator = torch.Generator().manual_seed(rng_seed)
+    evenly = torch.randn(d_sae, sample.shape[1], generator=generator).to(sample.device)
+    spread, axes = torch.linalg.eigh(torch.cov(sample.to(torch.float32).T))
+    shape = (axes * spread.clamp_min(float(spread[-1]) * _SMALLEST_SPREAD) ** _SPREAD_POWER) @ axes.T
+    return torch.nn.functional.normalize(evenly @ shape, dim=1)
 
 
 def _centre_and_scale(sample: Tensor) -> tuple[Tensor, float]:

@@ -17,6 +17,10 @@ from torch.nn.functional import embedding_bag
 
 from facviz.sae.codes import Codes
 
+_bag_by_weights = torch.ops.aten._embedding_bag_per_sample_weights_backward
+_SUM = 0
+"""Its number for bags that are sums."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
@@ -56,12 +60,12 @@ def sum_by_feature(pattern: Pattern, values: Tensor, rows: Tensor) -> Tensor:
 def dots_at(pattern: Pattern, rows: Tensor, table: Tensor) -> Tensor:
     """[nnz] products rows[token] · table[feature], for rows [n, d] and table [d_sae, d].
 
-    They are the derivative of a bag by its weights, which torch computes without gathering [nnz, d].
+    They are the derivative of a bag by its weights, for which torch has a kernel that never gathers [nnz, d]; asking
+    autograd for it would compute the bag first.
     """
-    with torch.enable_grad():
-        weights = torch.zeros(len(pattern.features), device=table.device, requires_grad=True)
-        bag = _bag(pattern.features, table.detach(), pattern.offsets, weights)
-    return torch.autograd.grad(bag, weights, rows)[0]
+    args = rows.contiguous(), table.detach(), pattern.features, pattern.offsets, pattern.tokens
+    dots: Tensor = _bag_by_weights(*args, _SUM, -1)
+    return dots
 
 
 def _bag(indices: Tensor, table: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

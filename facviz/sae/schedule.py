@@ -7,16 +7,17 @@ from math import sqrt
 
 from facviz.config import SaeConfig
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 """Part of every trained SAE's name: raise it when the same settings train to something else."""
 
 _BASE_BATCH_TOKENS = 2048
 _BASE_WIDTH = 4096
 _SHORT_RUN_TOKENS = 5_000_000
 _SHORT_RUN_LR, _LONG_RUN_LR = 2.7e-3, 3e-4
-_MAX_WARMUP_STEPS, _WARMUP_SHARE, _DECAY_SHARE = 1000, 0.05, 0.2
+_MAX_WARMUP_STEPS, _WARMUP_SHARE, _DECAY_SHARE = 1000, 0.05, 0.4
+_MAX_TIED_STEPS, _TIED_SHARE = 40, 0.4
 _LONG_OFFSET = 0.9
-_MAX_DEAD_TOKENS, _DEAD_SHARE = 10_000_000, 0.1
+_MAX_DEAD_TOKENS, _DEAD_SHARE = 10_000_000, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,11 @@ class Recipe:
     warmup_steps: int
     decay_steps: int
     dead_after_tokens: int
+    tied_steps: int = 0
+    """At the start, in which encoder and decoder move by the sum of their gradients where the architecture wants it."""
 
     def learning_rate_at(self, step: int) -> float:
-        """Rate of 0-based step: linear warm-up, plateau, linear decay towards zero over the last fifth."""
+        """Rate of 0-based step: linear warm-up, plateau, linear decay towards zero over the last two fifths."""
         warmup = (step + 1) / (self.warmup_steps + 1)
         decay = (self.n_steps - step) / (self.decay_steps + 1)
         return self.learning_rate * min(1.0, warmup, decay)
@@ -48,6 +51,7 @@ def recipe_for(config: SaeConfig, n_steps: int, constant_rate: float | None = No
         warmup_steps=min(_MAX_WARMUP_STEPS, int(_WARMUP_SHARE * n_steps)),
         decay_steps=int(_DECAY_SHARE * n_steps),
         dead_after_tokens=dead_after,
+        tied_steps=min(_MAX_TIED_STEPS, int(_TIED_SHARE * n_steps)),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.checkpoint import CheckpointSink, TrainState
 from facviz.sae.continuing import continue_weights
 from facviz.sae.init import offset_ratio
-from facviz.sae.revival import longest_silent, revival_loss
+from facviz.sae.revival import Revival, longest_silent, revive
 from facviz.sae.schedule import recipe_for
 from facviz.sae.weights import SaeWeights
 
@@ -187,8 +187,13 @@ class _Run:
         if plan.start is not None:
             continue_weights(plan.start, self.architecture, self.parameters, self.input_scale)
         self.named = self.parameters.named()
+        self.tied_steps = self.recipe.tied_steps if kind.tied_start and plan.start is None else 0
         self.optimizer = torch.optim.Adam(
-            self.named.values(), lr=self.recipe.learning_rate, eps=self.architecture.adam_eps, fused=True
+            [{"params": [p], "factor": self._rate_factor(p)} for p in self.named.values()],
+            lr=self.recipe.learning_rate,
+            betas=kind.betas,
+            eps=kind.adam_eps,
+            fused=True,
         )
         self.tokens_since_fired = torch.zeros(config.d_sae, dtype=torch.int64, device=init_sample.device)
         if plan.resume is not None:
@@ -198,21 +203,28 @@ class _Run:
         """One optimiser step."""
         x = batch.to(self.parameters.W_enc.device, torch.float32) * self.input_scale
         step = self.architecture.step(x, self.parameters, self.step)
-        revival = self._revival_loss(step.error, x)
         self._check_finite(step.loss)
-        (step.loss + self.config.aux_coefficient * revival).backward()  # type: ignore[no-untyped-call]
+        step.loss.backward()  # type: ignore[no-untyped-call]
+        revival = self._revive(step.error, x)
         rate = self._update()
         self.architecture.observe(step)
         self._count_silence(step)
         self.step += 1
-        return self._report(x, step, revival.detach(), rate)
+        return self._report(x, step, revival, rate)
 
-    def _revival_loss(self, error: Tensor, x: Tensor) -> Tensor:
+    def _rate_factor(self, parameter: Parameter) -> float:
+        return self.architecture.decoder_rate if parameter is self.parameters.decoder else 1.0
+
+    def _revive(self, error: Tensor, x: Tensor) -> Revival | None:
+        """Add to the gradients what dead features would have to learn."""
         if self.config.aux_coefficient == 0 or not self.architecture.revives:
-            return error.new_zeros(())
+            return None
         dead = longest_silent(self.tokens_since_fired, self.recipe.dead_after_tokens, _REVIVAL_POOL * self.aux_k)
         weights = (self.parameters.W_enc, self.parameters.b_enc, self.parameters.decoder)
-        return revival_loss(error, x - self.parameters.b_dec, weights, dead, self.aux_k)
+        revival = revive(error, x - self.parameters.b_dec, weights, dead, self.aux_k)
+        if revival is not None:
+            revival.add_to(weights, self.config.aux_coefficient)
+        return revival
 
     def _check_finite(self, loss: Tensor) -> None:
         if not bool(torch.isfinite(loss)):
@@ -226,12 +238,12 @@ class _Run:
         """Adam; unit decoder rows move along their sphere and are put back on it."""
         rate = self.recipe.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         decoder = self.parameters.decoder
         if self.architecture.unit_decoder:
             remove_radial_part(decoder)
-        if self.architecture.normalise_gradient:
-            normalise_gradient(self.named.values())
+        if self.step < self.tied_steps:
+            share_gradient(self.parameters.W_enc, decoder)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.architecture.unit_decoder:
@@ -242,7 +254,7 @@ class _Run:
         self.tokens_since_fired += self.config.batch_tokens
         self.tokens_since_fired[step.fired] = 0
 
-    def _report(self, x: Tensor, step: Step, revival: Tensor, rate: float) -> StepReport:
+    def _report(self, x: Tensor, step: Step, revival: Revival | None, rate: float) -> StepReport:
         n_dead = int((self.tokens_since_fired > self.recipe.dead_after_tokens).sum())
         variance = float(x.var(0, correction=0).mean())
         return StepReport(
@@ -253,7 +265,7 @@ class _Run:
             fvu=float(step.error.detach().square().mean()) / variance if variance else float("nan"),
             l0=step.n_active / len(x),
             n_dead=n_dead,
-            revival_loss=float(revival),
+            revival_loss=0.0 if revival is None else float(revival.loss),
             learning_rate=rate,
         )
 
@@ -327,14 +339,13 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def remove_radial_part(rows: Parameter) -> None:
     """Take from the gradient of unit-norm rows [n, d] what would only change their length."""
     if rows.grad is not None:
-        radial = torch.linalg.vecdot(rows.grad, rows).unsqueeze(1)
+        radial = torch.einsum("nd,nd->n", rows.grad, rows).unsqueeze(1)
         rows.grad.addcmul_(rows, radial, value=-1)
 
 
 @torch.no_grad()
-def normalise_gradient(parameters: Iterable[Parameter]) -> None:
-    """Scale the gradient of all parameters together to norm 1; one of zero stays so."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    for gradient in gradients:
-        gradient.div_(norm.clamp(min=torch.finfo(norm.dtype).tiny))
+def share_gradient(first: Parameter, second: Parameter) -> None:
+    """Give both the sum of their gradients, once."""
+    if first.grad is not None and second.grad is not None:
+        first.grad.add_(second.grad)
+        second.grad.copy_(first.grad)

@@ -166,13 +166,13 @@ def test_training_further_begins_with_the_weights_of_the_named_sae(open_session)
 def test_the_best_weights_stay_beside_the_last_only_when_they_are_others(open_session, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_STEPS", 10)
     session = open_session()
-    plain = training.train(session, CAPTURE, SAE)
+    plain = training.train(session, CAPTURE, replace(SAE, architecture="topk", learning_rate=1e-3))
     folder = session.workspace.sae_folder(plain["sae_id"])
     assert plain["best_step"] == plain["n_steps"]
     assert list((folder / "best").glob("*")) == []
 
     ruined = open_session("ruined")
-    worse = training.train(ruined, CAPTURE, replace(SAE, learning_rate=1e4))
+    worse = training.train(ruined, CAPTURE, replace(SAE, learning_rate=100))
     best = ruined.workspace.sae_folder(worse["sae_id"]) / "best"
     assert worse["best_step"] < worse["n_steps"]
     assert load_sae(best).d_sae == 24

@@ -40,9 +40,9 @@ def exact(monkeypatch):
 
 
 def jump(pre, threshold):
-    """acts and firing with the rectangle's pseudo-derivatives, written as one dense expression."""
+    """acts and firing with the rectangle's pseudo-derivatives above zero, written as one dense expression."""
     fires = (pre > threshold).float()
-    near = ((pre - threshold).abs() < BANDWIDTH / 2).float() / BANDWIDTH
+    near = (((pre - threshold).abs() < BANDWIDTH / 2) & (pre > 0)).float() / BANDWIDTH
     acts = pre * fires - (threshold * near).detach() * (threshold - threshold.detach())
     return acts, fires - near.detach() * (threshold - threshold.detach())
 

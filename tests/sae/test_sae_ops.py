@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from facviz.sae.codes import top_k_codes
 from facviz.sae.ops import Pattern, decode_at, dots_at, encode_at, sum_by_feature, sum_by_token
-from facviz.sae.revival import longest_silent, revival_loss
+from facviz.sae.revival import longest_silent, revival_loss, revive
 
 N, D_IN, D_SAE, K = 40, 12, 64, 5
 
@@ -68,7 +68,8 @@ def test_the_revival_gradient_reaches_the_dead_encoder_rows_and_no_living_one():
     p = make_parameters()
     dead = torch.tensor([3, 17, 40])
     residual = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(5)).requires_grad_()
-    revival_loss(residual, p["x"], (p["W_enc"], p["b_enc"], p["W_dec"]), dead, 2).backward()
+    weights = [p[name] for name in ("W_enc", "b_enc", "W_dec")]
+    revive(residual, p["x"], weights, dead, 2).add_to(weights, 1.0)
     living = torch.ones(D_SAE, dtype=torch.bool)
     living[dead] = False
     for name in ("W_enc", "b_enc", "W_dec"):
@@ -76,6 +77,22 @@ def test_the_revival_gradient_reaches_the_dead_encoder_rows_and_no_living_one():
         assert float(p[name].grad[living].abs().max()) == 0
     assert residual.grad is None
     assert p["x"].grad is None
+
+
+def test_the_revival_gradient_is_autograds_through_the_whole_matrices_and_adds_to_what_is_there():
+    p, q = make_parameters(), make_parameters()
+    dead = torch.tensor([2, 11, 30, 44])
+    residual = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(5))
+    weights, whole = ([of[name] for name in ("W_enc", "b_enc", "W_dec")] for of in (p, q))
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    revival = revive(residual, p["x"], weights, dead, 2)
+    revival.add_to(weights, 0.5)
+    loss = revival_loss(residual, q["x"].detach(), tuple(weight[dead] for weight in whole), 2)
+    loss.backward()
+    assert_close(revival.loss, loss.detach())
+    for mine, theirs in zip(weights, whole):
+        assert_close(mine.grad, 1 + 0.5 * theirs.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_the_revival_loss_is_the_unexplained_share_of_the_residual():
@@ -89,7 +106,7 @@ def test_the_revival_loss_is_the_unexplained_share_of_the_residual():
         explained = sum(max(acts[i], 0.0) * p["W_dec"][i] for i in best)
         error += float((left - explained).square().sum())
     variance = float((residual - residual.mean(0)).square().sum())
-    loss = revival_loss(residual, p["x"], (p["W_enc"], p["b_enc"], p["W_dec"]), dead, aux_k)
+    loss = revival_loss(residual, p["x"], (p["W_enc"][dead], p["b_enc"][dead], p["W_dec"][dead]), aux_k)
     assert_close(float(loss), error / variance, rtol=1e-5, atol=0.0)
 
 
@@ -97,7 +114,9 @@ def test_without_dead_features_there_is_nothing_to_revive():
     p = make_parameters()
     nobody = longest_silent(torch.tensor([0, 10, 10]), 10, 5)
     assert len(nobody) == 0
-    assert float(revival_loss(p["x"], p["x"], (p["W_enc"], p["b_enc"], p["W_dec"]), nobody, 4)) == 0
+    weights = [p[name] for name in ("W_enc", "b_enc", "W_dec")]
+    assert revive(p["x"], p["x"], weights, nobody, 4) is None
+    assert revive(p["x"], p["x"], weights, torch.tensor([1]), 0) is None
 
 
 def test_the_longest_silent_features_come_first():

@@ -85,7 +85,7 @@ def _train_with_disabled_half(config):
     n_steps = 300
     run = train._Run(train.Plan(config, make_acts(4096, 10**6)), n_steps)
     with torch.no_grad():
-        run.parameters.b_enc[: N_FEATURES // 2] = -3.0
+        run.parameters.b_enc[: N_FEATURES // 2] = -1.5
     for seed in range(n_steps):
         run.train_on(make_acts(config.batch_tokens, seed))
     evaluator = SaeEvaluator(SAE(run.export()))

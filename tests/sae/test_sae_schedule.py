@@ -10,8 +10,9 @@ def test_a_short_run_warms_up_for_a_twentieth_and_learns_nine_times_faster():
     recipe = recipe_for(SaeConfig(), 400)
     assert recipe.learning_rate == 2.7e-3
     assert recipe.warmup_steps == 20
-    assert recipe.decay_steps == 80
-    assert recipe.dead_after_tokens == 400 * 2048 // 10
+    assert recipe.decay_steps == 160
+    assert recipe.dead_after_tokens == 400 * 2048 // 5
+    assert recipe.tied_steps == 40
 
 
 def test_a_long_run_uses_the_long_recipe():
@@ -19,6 +20,7 @@ def test_a_long_run_uses_the_long_recipe():
     assert recipe.learning_rate == 3e-4
     assert recipe.warmup_steps == 1000
     assert recipe.dead_after_tokens == 10_000_000
+    assert recipe.tied_steps == 40
 
 
 def test_between_them_the_rate_falls_with_the_root_of_the_tokens():
@@ -42,12 +44,12 @@ def test_values_in_the_config_win():
     assert (recipe.learning_rate, recipe.dead_after_tokens) == (0.01, 7)
 
 
-def test_the_rate_rises_holds_and_falls_over_the_last_fifth():
+def test_the_rate_rises_holds_and_falls_over_the_last_two_fifths():
     recipe = recipe_for(SaeConfig(), 100)
     rates = [recipe.learning_rate_at(step) / recipe.learning_rate for step in range(100)]
     assert rates[:5] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
-    assert set(rates[5:80]) == {1.0}
-    assert rates[80:] == pytest.approx([(20 - i) / 21 for i in range(20)])
+    assert set(rates[5:60]) == {1.0}
+    assert rates[60:] == pytest.approx([(40 - i) / 41 for i in range(40)])
 
 
 def test_a_run_of_one_step_has_a_positive_rate():

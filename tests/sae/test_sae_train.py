@@ -14,10 +14,10 @@ from facviz.sae import train
 from facviz.sae.architectures import get_architecture
 from facviz.sae.buffer import mixing_buffer
 from facviz.sae.checkpoint import FileCheckpoints, load_state, save_state
-from facviz.sae.init import init_weights, offset_ratio
+from facviz.sae.init import ENCODER_SCALE, init_weights, offset_ratio
 from facviz.sae.metrics import SaeEvaluator
 from facviz.sae.model import SAE
-from facviz.sae.train import normalise_gradient, remove_radial_part, train_sae
+from facviz.sae.train import remove_radial_part, share_gradient, train_sae
 
 D_IN, N_STEPS = 16, 30
 CONFIG = SaeConfig(d_sae=64, k=4, batch_tokens=128, dead_after_tokens=200, aux_k=8)
@@ -147,35 +147,43 @@ def test_the_radial_part_of_the_gradient_is_removed():
     assert_close(parameter.grad, tangent)
 
 
-def test_a_steps_gradient_has_norm_one_and_keeps_its_direction_however_long_it_was():
-    for scale in (1e-6, 1.0, 1e6):
-        parameters = [Parameter(torch.zeros(2)), Parameter(torch.zeros(1)), Parameter(torch.zeros(3))]
-        parameters[0].grad, parameters[1].grad = torch.tensor([2.0, 3.0]) * scale, torch.tensor([6.0]) * scale
-        normalise_gradient(parameters)
-        assert_close(torch.cat([parameters[0].grad, parameters[1].grad]), torch.tensor([2.0, 3.0, 6.0]) / 7)
-        assert parameters[2].grad is None
-
-
-def test_a_gradient_of_zero_stays_zero():
-    parameter = Parameter(torch.zeros(2))
-    parameter.grad = torch.zeros(2)
-    normalise_gradient([parameter])
-    assert parameter.grad.tolist() == [0.0, 0.0]
+def test_a_shared_gradient_is_the_sum_on_both_sides():
+    first, second = Parameter(torch.zeros(2)), Parameter(torch.zeros(2))
+    first.grad, second.grad = torch.tensor([1.0, 2.0]), torch.tensor([10.0, 20.0])
+    share_gradient(first, second)
+    assert first.grad.tolist() == second.grad.tolist() == [11.0, 22.0]
+    first.grad.add_(1)
+    assert second.grad.tolist() == [11.0, 22.0]
 
 
 @pytest.mark.parametrize("architecture", ["topk", "gated", "paper"])
-def test_every_step_but_the_papers_is_taken_with_a_gradient_of_norm_one(architecture, monkeypatch):
-    norms = []
+def test_encoder_and_decoder_learn_alike_at_first_where_features_compete_and_the_decoder_three_times_as_fast(
+    architecture, monkeypatch
+):
+    steps = []
 
     class Spy(torch.optim.Adam):
         def step(self):
-            norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in self.param_groups[0]["params"]])))
+            groups = {id(g["params"][0]): g["lr"] for g in self.param_groups}
+            W_enc, decoder = run.parameters.W_enc, run.parameters.decoder
+            is_shared = torch.equal(W_enc.grad, decoder.grad)
+            steps.append((is_shared, groups[id(decoder)] / groups[id(run.parameters.b_enc)]))
             super().step()
 
     monkeypatch.setattr(torch.optim, "Adam", Spy)
-    config = dataclasses.replace(CONFIG, architecture=architecture)
-    train_sae(batches, config, d_in=D_IN, n_steps=5, init_sample=SAMPLE)
-    assert (norms == pytest.approx([1.0] * 5, abs=1e-5)) == (architecture != "paper")
+    run = train._Run(train.Plan(dataclasses.replace(CONFIG, architecture=architecture), SAMPLE), 10)
+    for seed in range(10):
+        run.train_on(make_acts(128, seed))
+    shared = {"topk": [True] * 4 + [False] * 6, "gated": [False] * 10, "paper": [True] * 10}[architecture]
+    assert [is_shared for is_shared, _ in steps] == shared  # the paper's are one matrix
+    assert [factor for _, factor in steps] == pytest.approx([1.0 if architecture == "paper" else 3.0] * 10)
+
+
+def test_training_a_finished_sae_further_leaves_encoder_and_decoder_apart_from_the_first_step():
+    start = run(dataclasses.replace(CONFIG, architecture="topk"))
+    further = train._Run(train.Plan(dataclasses.replace(CONFIG, architecture="topk"), SAMPLE, start=start), 10)
+    assert further.tied_steps == 0
+    assert train._Run(train.Plan(dataclasses.replace(CONFIG, architecture="topk"), SAMPLE), 10).tied_steps == 4
 
 
 def test_folding_the_input_scale_changes_units_only():
@@ -200,8 +208,17 @@ def test_training_starts_centred_scaled_tied_and_on_the_sphere():
     scaled = SAMPLE * start.input_scale
     assert_close(start.b_dec, scaled.mean(0), rtol=1e-5, atol=1e-5)
     assert float((scaled - start.b_dec).square().sum(1).mean()) == pytest.approx(D_IN, rel=1e-5)
-    assert torch.equal(start.W_enc, start.W_dec)
+    assert torch.equal(start.W_enc, ENCODER_SCALE * start.W_dec)
     assert_close(start.W_dec.norm(dim=1), torch.ones(64))
+
+
+def test_more_directions_start_where_activations_vary_more_and_none_is_left_out():
+    spread = torch.tensor([100.0, 1.0, 1.0, 1e-12])
+    sample = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)) * spread.sqrt()
+    share = init_weights(sample, 4000, rng_seed=0).W_dec.square().mean(0)
+    assert share[0] > 1.5 * share[1]
+    assert share[1] == pytest.approx(float(share[2]), rel=0.1)
+    assert share[3] > 0
 
 
 def test_offset_ratio_is_mean_norm_over_deviation_norm():

@@ -75,8 +75,12 @@ class Architecture(ABC):
 
     unit_decoder: ClassVar[bool] = True
     """Decoder rows stay on the unit sphere, so that activations alone carry magnitude."""
-    normalise_gradient: ClassVar[bool] = True
-    """Every step's gradient has norm 1, so that the large ones of the first steps do not slow Adam for the rest."""
+    tied_start: ClassVar[bool] = False
+    """Whether encoder and decoder learn alike in the first `tied_steps`: a feature then finds its direction sooner."""
+    decoder_rate: ClassVar[float] = 3.0
+    """Of the decoder, as a multiple of the learning rate: unit rows turn more slowly than the encoder's short ones."""
+    betas: ClassVar[tuple[float, float]] = (0.5, 0.95)
+    """Adam's memory, of a few steps: large gradients of the first steps must not slow a short run to its end."""
     adam_eps: ClassVar[float] = 1e-8
     constant_rate: ClassVar[float | None] = None
     """A learning rate without warm-up and decay; None takes the recipe scaled to the run."""
@@ -86,6 +90,7 @@ class Architecture(ABC):
     def __init__(self, config: SaeConfig, recipe: Recipe, d_in: int) -> None:  # noqa: ARG002
         self.config, self.recipe, self.k = config, recipe, config.k
         self.selection_dtype = torch.float32
+        self._selection: list[Tensor] = []
 
     def start(self, sample: Tensor) -> InitialWeights:
         """Initial weights from a sample of activations [n, d_in]."""
@@ -122,14 +127,21 @@ class Architecture(ABC):
 
     @torch.no_grad()
     def selection_acts(self, centred: Tensor, parameters: Parameters) -> Tensor:
-        """Pre-activations [n, d_sae] good enough to choose by."""
-        dtype = self.selection_dtype
-        b_enc, W_enc = parameters.b_enc.to(dtype), parameters.W_enc.to(dtype)
-        return torch.addmm(b_enc, centred.detach().to(dtype), W_enc.T)
+        """Pre-activations [n, d_sae] good enough to choose by; the next call writes over them."""
+        inputs = centred.detach().to(self.selection_dtype)
+        if not self._selection or self._selection[0].dtype != inputs.dtype or len(self._selection[2]) != len(inputs):
+            like = [parameters.W_enc, parameters.b_enc, inputs.new_empty(len(inputs), len(parameters.b_enc))]
+            self._selection = [torch.empty_like(t, dtype=inputs.dtype, requires_grad=False) for t in like]
+        W_enc, b_enc, pre = self._selection
+        W_enc.copy_(parameters.W_enc)
+        b_enc.copy_(parameters.b_enc)
+        return torch.addmm(b_enc, inputs, W_enc.T, out=pre)
 
 
 class SelectingArchitecture(Architecture):
     """Features are chosen by comparing them with each other; the loss is the squared error alone."""
+
+    tied_start = True
 
     @abstractmethod
     def select(self, pre: Tensor, number: int) -> Codes:

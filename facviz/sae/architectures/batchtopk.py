@@ -1,8 +1,8 @@
 """BatchTopK: k features per token on average over a batch; exported as JumpReLU with one threshold.
 
 Inference must not let tokens of a batch compete, so it uses a running mean of the smallest kept activation. The mean is
-exponential over about the last twenty steps, when weights hardly move any more, and corrected for its start, so that
-runs of a few steps have a threshold too.
+exponential over about the last twenty steps, fewer in a short run, when weights hardly move any more, and corrected for
+its start, so that runs of a few steps have a threshold too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from facviz.sae.architectures.base import Parameters, SelectingArchitecture, Ste
 from facviz.sae.codes import Codes, batch_top_k_codes
 from facviz.sae.weights import Activation
 
-_DECAY = 0.95
+_WINDOW_STEPS, _WINDOW_SHARE = 20, 0.1
+"""Steps the mean is taken over: an older threshold belongs to other weights."""
 
 
 class BatchTopK(SelectingArchitecture):
@@ -35,8 +36,9 @@ class BatchTopK(SelectingArchitecture):
     def observe(self, step: Step) -> None:
         """Move the threshold towards the smallest kept activation of this batch."""
         if step.n_active:
-            self._sum = _DECAY * self._sum + (1 - _DECAY) * self._smallest
-            self._weight = _DECAY * self._weight + (1 - _DECAY)
+            share = 1 / max(1.0, min(_WINDOW_STEPS, _WINDOW_SHARE * self.recipe.n_steps))
+            self._sum += share * (self._smallest - self._sum)
+            self._weight += share * (1 - self._weight)
 
     @property
     def threshold(self) -> float:

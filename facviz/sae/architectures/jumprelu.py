@@ -1,4 +1,4 @@
-"""JumpReLU: a learnt threshold per feature, trained through its step by a rectangle of width `BANDWIDTH`.
+"""JumpReLU: a learnt threshold per feature, trained through its step by a rectangle of width `BANDWIDTH` above zero.
 
 Source: Rajamanoharan et al. 2024, arXiv 2407.14435. The L0 penalty's weight is controlled towards `k` (`sae.sparsity`).
 """

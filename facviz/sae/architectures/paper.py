@@ -25,7 +25,9 @@ class Paper(SelectingArchitecture):
     """TopK on raw inputs with W_dec = W_encᵀ; biases begin at zero and the learning rate stays 1e-3."""
 
     unit_decoder = False
-    normalise_gradient = False
+    tied_start = False
+    decoder_rate = 1.0
+    betas = (0.9, 0.999)
     adam_eps = 6.25e-10
     constant_rate = 1e-3
     revives = False
