@@ -363,7 +363,7 @@ class TestInterop:
         small = trained("topk")
         monkeypatch.setattr("benchmarks.peers.interop.trained", lambda _: small)
         names = write_cases(tmp_path)
-        assert len(names) == len(set(names)) == 8
+        assert len(names) == len(set(names)) == 9
         for number in range(len(names)):
             case = tmp_path / str(number)
             assert json.loads((case / "cfg.json").read_text(encoding="utf-8"))["architecture"] == "topk"

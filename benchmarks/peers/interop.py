@@ -29,6 +29,7 @@ _EXPORTED_AS = {
     "batchtopk": "jumprelu",
     "matryoshka": "jumprelu",
     "paper": "topk",
+    "matching_pursuit": "matching_pursuit",
 }
 
 

@@ -56,7 +56,7 @@ def _backbone_flags(parser: argparse.ArgumentParser, *, several_layers: bool = F
     parser.add_argument("--max-tokens-per-doc", type=int, metavar="N", help="documents are cut to this many tokens")
 
 
-_ARCHITECTURES = ("batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "paper")
+_ARCHITECTURES = ("batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "matching_pursuit", "paper")
 
 
 Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"

@@ -104,7 +104,9 @@ class SaeConfig:
     """Load this saved SAE instead of training one."""
     continue_from: str = field(default="", metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
     """Train this SAE further, an id of the workspace or a path, instead of beginning anew."""
-    architecture: Literal["batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "paper"] = "batchtopk"
+    architecture: Literal[
+        "batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "matching_pursuit", "paper"
+    ] = "batchtopk"
     """BatchTopK is exported as JumpReLU with one threshold; TopK keeps k per token; `paper` is arXiv 2602.10388's."""
     d_sae: int = 4096
     """Number of features."""

@@ -53,6 +53,33 @@ def top_k_codes(pre: Tensor, k: int) -> Codes:
     return Codes(features[kept], values[kept], _offsets(kept.sum(1)))
 
 
+def matching_pursuit_codes(x: Tensor, decoder: Tensor, k: int, dtype: torch.dtype = torch.float32) -> Codes:
+    """Codes of centred x [n, d_in] by k steps: take the unit row of `decoder` [d_sae, d_in] nearest to what is left.
+
+    A row taken again adds to its activation. Rows are compared in `dtype`; activations are float32.
+    """
+    rows, residual = decoder.to(dtype), x
+    chosen, values = [], []
+    for _ in range(k):
+        features = (residual.to(dtype) @ rows.T).argmax(1)
+        taken = decoder[features]
+        value = torch.linalg.vecdot(residual, taken).relu()
+        residual = residual - value.unsqueeze(1) * taken
+        chosen.append(features)
+        values.append(value)
+    return _added_up(torch.stack(chosen, 1), torch.stack(values, 1), len(decoder))
+
+
+def _added_up(features: Tensor, values: Tensor, d_sae: int) -> Codes:
+    """Codes of features [n, k] that may repeat within a token; what is zero is left out."""
+    n_tokens = len(features)
+    tokens = torch.arange(n_tokens, device=features.device).unsqueeze(1).expand_as(features)
+    entries, place = torch.unique((tokens * d_sae + features).flatten(), return_inverse=True)
+    acts = values.new_zeros(len(entries)).index_add_(0, place, values.flatten())
+    entries, acts = entries[acts > 0], acts[acts > 0]
+    return Codes(entries % d_sae, acts, _offsets(torch.bincount(entries // d_sae, minlength=n_tokens)))
+
+
 def group_max_codes(pre: Tensor, n_groups: int) -> Codes:
     """The largest entry of each of `n_groups` equal runs of neighbouring features, then ReLU."""
     values, within = pre.view(len(pre), n_groups, -1).max(dim=2)

@@ -13,6 +13,7 @@ from facviz.sae.weights import SaeWeights
 _KINDS = {
     "topk": ("topk", "paper"),
     "jumprelu": ("batchtopk", "matryoshka", "jumprelu", "gated"),
+    "matching_pursuit": ("matching_pursuit",),
     "relu": ("relu", "jumprelu", "gated"),
 }
 """Which architectures can take over weights of an inference kind."""

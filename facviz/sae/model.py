@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from facviz.errors import SaeError
-from facviz.sae.codes import Codes, concatenate, group_max_codes, threshold_codes, top_k_codes
+from facviz.sae.codes import (
+    Codes,
+    concatenate,
+    group_max_codes,
+    matching_pursuit_codes,
+    threshold_codes,
+    top_k_codes,
+)
 from facviz.sae.screen import Screen
 from facviz.sae.weights import SaeWeights
 
@@ -21,7 +28,7 @@ __all__ = ["SAE", "Codes"]
 
 # Larger chunks are no faster (the matmul is saturated), smaller ones lose to per-chunk overhead at d_sae 65,536.
 _PRE_ACTIVATION_BYTES = 64 * 2**20
-_ARCHITECTURES = {"relu": "standard", "topk": "topk", "groupmax": "groupmax", "jumprelu": "jumprelu"}
+_ARCHITECTURES = {"relu": "standard"}  # the other kinds are named alike
 
 
 class SAE:
@@ -44,8 +51,9 @@ class SAE:
 
     @property
     def architecture(self) -> str:
-        """How it selects at inference: `standard` (ReLU), `topk`, `groupmax` or `jumprelu` (BatchTopK too)."""
-        return _ARCHITECTURES[self.weights.activation.kind]
+        """How it selects at inference: the kind of `Activation`, with ReLU by the name `standard`."""
+        kind = self.weights.activation.kind
+        return _ARCHITECTURES.get(kind, kind)
 
     @property
     def W_dec(self) -> Tensor:  # noqa: N802
@@ -78,7 +86,10 @@ class SAE:
         w = self.weights
         x, shift, scale = self._normalise(x.to(torch.float32))
         x = x - w.b_dec if w.pre_bias else x
-        codes = self._screen.encode(x) if self._screen and not dense else None
+        if w.activation.kind == "matching_pursuit" and not dense:
+            codes: Codes | None = matching_pursuit_codes(x, self._decoder, w.activation.k or 0)
+        else:
+            codes = self._screen.encode(x) if self._screen and not dense else None
         if codes is None:
             codes = self._select(torch.addmm(w.b_enc, x, w.W_enc), dense)
         return codes if shift is None else replace(codes, shift=shift, scale=scale)

@@ -18,10 +18,10 @@ _CHECKED_VALUES = 2**22
 class Activation:
     """What turns pre-activations into feature activations at inference; all kinds clip at zero."""
 
-    kind: Literal["relu", "topk", "groupmax", "jumprelu"]
+    kind: Literal["relu", "topk", "groupmax", "jumprelu", "matching_pursuit"]
     k: int | None = None
     """topk: at most this many features per token (top k first, ReLU after); groupmax: the largest of each of k groups
-    of neighbouring features."""
+    of neighbouring features; matching_pursuit: this many steps, each of one feature."""
     threshold: Tensor | None = None
     """jumprelu: [d_sae], a pre-activation counts strictly above it."""
 
@@ -81,9 +81,13 @@ class SaeWeights:
 
     def _check_activation(self) -> None:
         kind, k = self.activation.kind, self.activation.k
-        if kind not in ("relu", "topk", "groupmax", "jumprelu"):
-            raise SaeError(f"The activation {kind!r} is unknown; use relu, topk, groupmax or jumprelu.")
-        if kind in ("topk", "groupmax") and (k is None or not 0 < k <= self.d_sae):
+        if kind not in ("relu", "topk", "groupmax", "jumprelu", "matching_pursuit"):
+            raise SaeError(
+                f"The activation {kind!r} is unknown; use relu, topk, groupmax, jumprelu or matching_pursuit."
+            )
+        if kind == "matching_pursuit" and (self.W_dec is not None or not self.pre_bias):
+            raise SaeError("A matching_pursuit SAE has one matrix, and its bias is taken from the input first.")
+        if kind in ("topk", "groupmax", "matching_pursuit") and (k is None or not 0 < k <= self.d_sae):
             raise SaeError(f"A {kind} SAE needs a k between 1 and d_sae = {self.d_sae}, not {k}.")
         if kind == "groupmax" and self.d_sae % (k or 1):
             raise SaeError(f"A groupmax SAE needs a d_sae that its k groups share evenly, not {self.d_sae} and k {k}.")

@@ -26,6 +26,11 @@ ARCHITECTURES = {
     "jumprelu": ("JumpReLU", "A learnt threshold per feature: faithful on long runs, slower to settle on short ones."),
     "gated": ("Gated", "One map decides whether a feature fires, another how strongly: no shrinkage; an older recipe."),
     "relu": ("ReLU + L1", "The classic baseline, for comparison with older work; its activations shrink."),
+    "matching_pursuit": (
+        "Matching pursuit",
+        "Features are chosen one after another, each for what the others left over: tells apart features that overlap "
+        "too much for one pass, at k times the cost.",
+    ),
     "paper": ("Paper preset", "The recipe of arXiv 2602.10388, to reproduce it: tied decoder, k annealed from 10 × k."),
 }
 """Title and one sentence for each trainable architecture, the default first."""

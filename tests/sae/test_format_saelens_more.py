@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from facviz.errors import SaeError
@@ -204,7 +204,6 @@ def test_provenance_of_an_odd_shape_in_a_file_does_no_harm(tmp_path):
     ("architecture", "cfg", "tensors", "words"),
     [
         ("temporal", {}, {}, "architecture 'temporal'"),
-        ("matching_pursuit", {}, {}, "matching_pursuit"),
         ("abstopk", {}, {}, "abstopk"),
         ("transcoder", {}, {}, "architecture 'transcoder'"),
         ("skip_transcoder", {}, {"W_skip": torch.zeros(D_IN, D_IN)}, "skip_transcoder"),
@@ -246,3 +245,43 @@ def test_pickled_and_truncated_weights_are_refused(tmp_path):
         weights.write_bytes(content)
         with pytest.raises(SaeError, match=r"sae_weights\.safetensors is (no|not a) whole safetensors file"):
             load_sae(tmp_path)
+
+
+def pursuit_cfg(**settings):
+    """As SAELens 6.54 writes a MatchingPursuitSAE."""
+    cfg = {"architecture": "matching_pursuit", "d_in": D_IN, "d_sae": D_SAE, "dtype": "float32", "device": "cpu"}
+    cfg |= {"apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none"}
+    return cfg | {"residual_threshold": 0.0, "max_iterations": 3, "stop_on_duplicate_support": False} | settings
+
+
+def write_pursuit(folder, **settings):
+    rows = torch.nn.functional.normalize(randn(D_SAE, D_IN, seed=0), dim=1)
+    folder.mkdir()
+    save_file({"W_dec": rows, "b_dec": randn(D_IN, seed=1)}, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(pursuit_cfg(**settings)))
+    return rows, randn(D_IN, seed=1)
+
+
+def test_a_pursuit_loads_as_saelens_stores_it_and_is_saved_alike(tmp_path):
+    rows, b_dec = write_pursuit(tmp_path / "in")
+    sae = load_sae(tmp_path / "in")
+    assert sae.architecture == "matching_pursuit"
+    left, acts = X - b_dec, torch.zeros(len(X), D_SAE)
+    for _ in range(3):
+        best = (left @ rows.T).argmax(1, keepdim=True)
+        value = (left * rows[best[:, 0]]).sum(1, keepdim=True).relu()
+        acts.scatter_add_(1, best, value)
+        left = left - value * rows[best[:, 0]]
+    assert_close(sae.encode_dense(X), acts, rtol=1e-5, atol=1e-5)
+    assert_close(sae.reconstruct(X), X - left, rtol=1e-5, atol=1e-5)
+    saved = sae.save(tmp_path / "out")
+    assert set(load_file(saved / "sae_weights.safetensors")) == {"W_dec", "b_dec"}
+    cfg = json.loads((saved / "cfg.json").read_text())
+    assert {key: cfg[key] for key in pursuit_cfg()} == pursuit_cfg()
+
+
+@pytest.mark.parametrize("settings", [{"residual_threshold": 0.01}, {"stop_on_duplicate_support": True}])
+def test_a_pursuit_that_ends_by_itself_is_refused(tmp_path, settings):
+    write_pursuit(tmp_path / "in", **settings)
+    with pytest.raises(SaeError, match="fixed number of steps"):
+        load_sae(tmp_path / "in")

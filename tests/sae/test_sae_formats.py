@@ -161,7 +161,7 @@ def test_reduced_precision_files_load_as_float32(tmp_path, dtype):
         ({"normalize_activations": "constant_norm_rescale"}, {}, "constant_norm_rescale"),
         ({"normalize_activations": True}, {}, "expected_average_only_in"),
         ({"reshape_activations": "hook_z"}, {}, "hook_z"),
-        ({"architecture": "matching_pursuit"}, {}, "matching_pursuit"),
+        ({"architecture": "abstopk"}, {}, "abstopk"),
         ({"architecture": "standard", "activation_fn": "tanh-relu"}, {}, "tanh-relu"),
         ({"architecture": "jumprelu"}, {}, "lacks the tensor threshold"),
         ({"k": None}, {}, "k between"),

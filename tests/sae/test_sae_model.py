@@ -203,3 +203,44 @@ def test_features_that_compete_are_not_encoded_alone():
     weights = SaeWeights(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4), Activation("topk", k=2))
     with pytest.raises(SaeError, match="compete"):
         SAE(weights).encode_features(torch.zeros(1, 4), [0])
+
+
+def pursue_by_loop(sae, x, k):
+    """Token by token in float64: the nearest row, what it explains taken away, k times."""
+    w = sae.weights
+    rows, acts = w.decoder.double(), torch.zeros(len(x), D_SAE, dtype=torch.float64)
+    for t, row in enumerate(x.double() - w.b_dec.double()):
+        left = row.clone()
+        for _ in range(k):
+            best = max(range(D_SAE), key=lambda i: float(left @ rows[i]))
+            strength = max(0.0, float(left @ rows[best]))
+            acts[t, best] += strength
+            left -= strength * rows[best]
+    return acts
+
+
+def make_pursuit(k):
+    rows = torch.nn.functional.normalize(torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(3)), dim=1)
+    b_dec = torch.randn(D_IN, generator=torch.Generator().manual_seed(4))
+    activation = Activation("matching_pursuit", k=k)
+    return SAE(SaeWeights(rows.T.contiguous(), torch.zeros(D_SAE), None, b_dec, activation))
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_a_pursuit_equals_the_loop_also_where_it_takes_a_row_again(k):
+    sae, x = make_pursuit(k), make_input()
+    codes = sae.encode(x)
+    expected = pursue_by_loop(sae, x, k)
+    assert_close(sae.to_dense(codes).double(), expected, rtol=1e-4, atol=1e-5)
+    assert_close(
+        sae.decode(codes).double(), expected @ sae.W_dec.double() + sae.weights.b_dec.double(), rtol=1e-4, atol=1e-4
+    )
+    assert int(codes.offsets.diff().max()) <= k
+    if k == 12:
+        assert int(codes.offsets.diff().min()) < k
+
+
+def test_a_pursuit_needs_one_matrix():
+    weights = make_pursuit(2).weights
+    with pytest.raises(SaeError, match="one matrix"):
+        replace(weights, W_dec=weights.decoder)

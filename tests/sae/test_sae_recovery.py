@@ -100,9 +100,9 @@ def make_crowded_acts(n, seed, offset=0.0):
     return (is_active * (0.5 + torch.rand(n, N_FEATURES, generator=rng))) @ PLANTED + offset
 
 
-def train_on_crowded(offset=0.0):
+def train_on_crowded(offset=0.0, architecture="topk"):
     n_steps = 300_000 // 1024
-    config = replace(CONFIG, k=8)
+    config = replace(CONFIG, k=8, architecture=architecture)
     weights = train_sae(
         lambda start: (make_crowded_acts(1024, seed, offset) for seed in range(start, n_steps)),
         config,
@@ -115,20 +115,24 @@ def train_on_crowded(offset=0.0):
     return SAE(weights), evaluator.result()
 
 
-def test_crowded_features_are_recovered_too():
-    """Their directions are; eight of 256 by a linear map cannot explain more than about .87 of such inputs."""
-    sae, metrics = train_on_crowded()
+@pytest.mark.parametrize(("architecture", "min_explained"), [("topk", 0.84), ("matching_pursuit", 0.95)])
+def test_crowded_features_are_recovered_too(architecture, min_explained):
+    """Their directions are by both. The eight largest of 256 products with the planted directions themselves, at the
+    best activations there are, explain .904 of such inputs: what lies above needs more than one linear map.
+    """
+    sae, metrics = train_on_crowded(architecture=architecture)
     assert (PLANTED @ sae.W_dec.T).max(dim=1).values.mean() >= 0.9
     assert metrics.dead_share <= 0.02
-    assert metrics.explained_variance >= 0.8
+    assert metrics.explained_variance >= min_explained
 
 
-def test_ten_times_the_norm_as_offset_costs_few_crowded_features_only_with_centring(monkeypatch):
+@pytest.mark.parametrize("architecture", ["topk", "matching_pursuit"])
+def test_ten_times_the_norm_as_offset_costs_few_crowded_features_only_with_centring(architecture, monkeypatch):
     norm = float(make_crowded_acts(4096, 3).norm(dim=1).mean())
     offset = 10 * norm * normalize(torch.randn(D_IN, generator=torch.Generator().manual_seed(4)), dim=0)
-    centred = train_on_crowded(offset)[1]
+    centred = train_on_crowded(offset, architecture)[1]
     start_centred = base.init_weights
     monkeypatch.setattr(base, "init_weights", lambda *a: replace(start_centred(*a), b_dec=torch.zeros(D_IN)))
-    control = train_on_crowded(offset)[1]
+    control = train_on_crowded(offset, architecture)[1]
     assert centred.dead_share <= 0.05
     assert (control.dead_share, control.fvu) > (centred.dead_share, centred.fvu)

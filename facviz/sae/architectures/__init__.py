@@ -7,6 +7,7 @@ from facviz.sae.architectures.base import Architecture
 from facviz.sae.architectures.batchtopk import BatchTopK
 from facviz.sae.architectures.gated import Gated
 from facviz.sae.architectures.jumprelu import JumpReLU
+from facviz.sae.architectures.matching_pursuit import MatchingPursuit
 from facviz.sae.architectures.matryoshka import MatryoshkaBatchTopK
 from facviz.sae.architectures.paper import Paper
 from facviz.sae.architectures.relu import ReLU
@@ -19,6 +20,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "jumprelu": JumpReLU,
     "gated": Gated,
     "relu": ReLU,
+    "matching_pursuit": MatchingPursuit,
     "paper": Paper,
 }
 

@@ -84,12 +84,12 @@ def assemble(
     input_norm: LayerNorm | None = None,
     provenance: Mapping[str, Any],
 ) -> SaeWeights:
-    """The canonical weights of tensors with canonical names; a refusal names `path`."""
+    """The canonical weights of tensors with canonical names, tied without W_dec; a refusal names `path`."""
     with naming(path):
         return SaeWeights(
             W_enc=tensors["W_enc"],
             b_enc=tensors["b_enc"],
-            W_dec=tensors["W_dec"],
+            W_dec=tensors.get("W_dec"),
             b_dec=tensors["b_dec"],
             activation=activation,
             pre_bias=pre_bias,

@@ -33,13 +33,14 @@ from facviz.sae.weights import Activation, LayerNorm, SaeWeights
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 SCALER_FILE = "activation_scaler.json"
-_KINDS: dict[str, Literal["relu", "topk", "jumprelu"]] = {
+_KINDS: dict[str, Literal["relu", "topk", "jumprelu", "matching_pursuit"]] = {
     "standard": "relu",
     "topk": "topk",
     "jumprelu": "jumprelu",
     "gated": "jumprelu",
     "batchtopk": "jumprelu",
     "matryoshka_batchtopk": "jumprelu",
+    "matching_pursuit": "matching_pursuit",
 }
 _SCALED_INPUT = "expected_average_only_in"
 _METADATA_KEYS = ("model_name", "hook_name", "hook_point", "context_size", "prepend_bos", "dataset_path")
@@ -85,7 +86,7 @@ def load(path: Path) -> SAE:
     provenance = stated if isinstance(stated, dict) else None
     weights = assemble(
         tensors,
-        Activation(kind, _k(cfg) if kind == "topk" else None, tensors.get("threshold")),
+        Activation(kind, _k(cfg) if kind in ("topk", "matching_pursuit") else None, tensors.get("threshold")),
         folder / WEIGHTS_FILE,
         pre_bias=bool(cfg.get("apply_b_dec_to_input", True)),
         input_norm=LayerNorm() if cfg.get("normalize_activations") == "layer_norm" else None,
@@ -146,7 +147,7 @@ def _architecture(cfg: Mapping[str, Any], folder: Path) -> str:
 
 def _k(cfg: Mapping[str, Any]) -> int | None:
     arguments = cfg.get("activation_fn_kwargs")
-    k = cfg.get("k", arguments.get("k") if isinstance(arguments, dict) else None)
+    k = cfg.get("k", arguments.get("k") if isinstance(arguments, dict) else cfg.get("max_iterations"))
     return k if _is_size(k) else None
 
 
@@ -161,6 +162,8 @@ def _refuse_unsupported(cfg: Mapping[str, Any], architecture: str, folder: Path)
         raise SaeError(f"{folder} reads reshaped activations ({shape}); facviz reads whole ones.")
     if cfg.get("is_transcoder") or cfg.get("d_out", cfg["d_in"]) != cfg["d_in"]:
         raise SaeError(f"{folder} is a transcoder, which facviz cannot express; use a plain SAE.")
+    if architecture == "matching_pursuit" and (cfg.get("residual_threshold") or cfg.get("stop_on_duplicate_support")):
+        raise SaeError(f"{folder} ends its pursuit at a residual or repetition; facviz takes a fixed number of steps.")
     if cfg.get("rescale_acts_by_decoder_norm") and architecture == "gated":
         raise SaeError(f"{folder} rescales gated activations by decoder norms; fold them with SAELens first.")
 
@@ -183,6 +186,8 @@ def _read_tensors(folder: Path, cfg: Mapping[str, Any], architecture: str) -> di
 def _expected_shapes(d_in: int, d_sae: int, architecture: str, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """What the architecture stores; training checkpoints keep the threshold in another form."""
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    if architecture == "matching_pursuit":
+        return {name: shapes[name] for name in ("W_dec", "b_dec")}
     if architecture == "gated":
         return shapes | dict.fromkeys(("b_gate", "b_mag", "r_mag"), (d_sae,))
     shapes["b_enc"] = (d_sae,)
@@ -196,6 +201,8 @@ def _expected_shapes(d_in: int, d_sae: int, architecture: str, names: Iterable[s
 def _fold(tensors: dict[str, Tensor], cfg: Mapping[str, Any], folder: Path, notes: list[str]) -> dict[str, Tensor]:
     """Gates, logarithms, scales and norms into the canonical tensors; what was done goes into `notes`."""
     tensors = _fold_threshold(tensors, notes)
+    if cfg.get("architecture") == "matching_pursuit":
+        tensors["W_enc"], tensors["b_enc"] = tensors.pop("W_dec").T.contiguous(), torch.zeros(cfg["d_sae"])
     rescaled = bool(cfg.get("rescale_acts_by_decoder_norm"))
     scale = _input_scale(cfg, folder)
     if scale is not None:
@@ -251,6 +258,8 @@ def _metadata(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tensors_to_store(weights: SaeWeights, matrices: torch.dtype) -> dict[str, tuple[Tensor, torch.dtype]]:
     """Each with the dtype it is stored in; W_dec also of a tied SAE, which SAELens does not know."""
+    if weights.activation.kind == "matching_pursuit":
+        return {"W_dec": (weights.decoder_view, matrices), "b_dec": (weights.b_dec, torch.float32)}
     tensors = {"W_enc": (weights.W_enc, matrices), "W_dec": (weights.decoder_view, matrices)}
     vectors = {"b_enc": weights.b_enc, "b_dec": weights.b_dec, "threshold": weights.activation.threshold}
     return tensors | {name: (vector, torch.float32) for name, vector in vectors.items() if vector is not None}
@@ -278,6 +287,8 @@ def _config_of(sae: SAE) -> dict[str, Any]:
     }
     if weights.activation.kind == "topk":
         cfg |= {"k": weights.activation.k, "rescale_acts_by_decoder_norm": False}
+    if weights.activation.kind == "matching_pursuit":
+        cfg |= {"max_iterations": weights.activation.k, "residual_threshold": 0.0, "stop_on_duplicate_support": False}
     return cfg | {"metadata": metadata | {"facviz": {"provenance": dict(weights.provenance)}}}
 
 
