@@ -45,7 +45,8 @@ class SaeEncoder:
                 f"The SAE reads {sae.d_in} dimensions but {backbone.name} has {backbone.d_model}; choose a pair."
             )
         config = config or BackboneConfig()
-        self.backbone, self.sae, self.fast, self.dense = backbone, sae, fast or backbone, dense
+        self.backbone, self.fast, self.dense = backbone, fast or backbone, dense
+        self.sae = sae.to(backbone.model.device)
         self.renderer = Renderer(
             backbone.tokenizer, max_tokens=config.max_tokens, system_prompt=config.system_prompt, roles=roles
         )
@@ -81,9 +82,9 @@ class SaeEncoder:
             documents=batch.documents,
             doc_index=batch.doc_index,
             position=batch.position,
-            offsets=codes.offsets.numpy(),
-            feature_id=codes.indices.numpy(),
-            act=codes.values.numpy(),
+            offsets=codes.offsets.cpu().numpy(),
+            feature_id=codes.indices.cpu().numpy(),
+            act=codes.values.cpu().numpy(),
         )
 
 

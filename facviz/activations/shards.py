@@ -84,7 +84,7 @@ def capture(
             continue
         tokenized = renderer.render_many([(i, documents[i]) for i in members])
         parts = list(content_activations([places[i] for i in lacking], tokenized, batch_tokens))
-        acts = torch.cat([p.acts.to(torch.bfloat16) for p in parts])
+        acts = torch.cat([p.acts.to("cpu", torch.bfloat16) for p in parts])
         origin = {
             "doc_no": torch.from_numpy(np.concatenate([_doc_numbers(p) for p in parts])),
             "position": torch.from_numpy(np.concatenate([p.position for p in parts])),

@@ -155,23 +155,38 @@ def load_backbone(
     dtype: torch.dtype | None = None,
     site: SiteKind | None = None,
 ) -> Backbone:
-    """Load a causal LM from a hub id, folder, GGUF file or `default`, on the CPU, without gradients.
+    """Load a causal LM from a hub id, folder, GGUF file or `default`, without gradients, where `config.device` says.
 
-    `config` fills what the arguments leave at their defaults; None and `auto` load as float32.
+    `config` fills what the arguments leave at their defaults; a dtype of None and `auto` loads as float32.
 
     Raises:
-        BackboneError: it cannot be found, fetched, converted or read.
+        BackboneError: it cannot be found, fetched, converted or read, or there is no such device.
     """
     import torch
 
     config = config or BackboneConfig()
+    device = chosen_device(config.device)
     name = config.name if name == "default" else name
     folder = locate(name)
     if dtype is None:
         dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     tokenizer, model = _read_tokenizer(folder, name), _read_model(folder, name, dtype)
     layer = config.layer if layer is None else layer
-    return Backbone(model, tokenizer, layer, name, identity_of(folder), site or config.site)
+    return Backbone(model.to(device), tokenizer, layer, name, identity_of(folder), site or config.site)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that a config asks for: `auto` is a GPU where there is one, else the CPU.
+
+    Raises:
+        BackboneError: a GPU is asked for, and torch sees none.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise BackboneError("torch sees no GPU here; set `device` to auto or cpu, or install a torch built for yours.")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 
 def load_tokenizer(name: str = "default") -> Any:

@@ -78,6 +78,8 @@ class BackboneConfig:
     """`auto` measures which is faster on this machine, once per workspace."""
     batch_tokens: int = field(default=8192, metadata=NOT_IN_FINGERPRINT)
     """Padded tokens per forward batch: memory against speed."""
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=NOT_IN_FINGERPRINT)
+    """Where the model runs and SAEs train; `auto` takes a GPU where there is one."""
 
 
 @dataclass(frozen=True, slots=True)

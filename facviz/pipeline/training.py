@@ -104,7 +104,8 @@ def _train(session: Session, capture: CaptureConfig, tasks: Sequence[Task]) -> d
     activations = _open(session, capture, tasks, layers)
     width = session.backbone.d_model
     columns = {layer: slice(n * width, (n + 1) * width) for n, layer in enumerate(layers)}
-    sample = _sample(activations.train_chunks(config.rng_seed))
+    device = session.backbone.model.device  # where the model runs, SAEs train
+    sample = _sample(activations.train_chunks(config.rng_seed)).to(device)
     heldout = _first_rows(activations.heldout_chunks(), JUDGED_TOKENS)
     runs = [
         _Running(session, task, n_steps, sample[:, columns[task.layer]], heldout[:, columns[task.layer]])
@@ -224,7 +225,7 @@ class _Running:
         """Keep these weights when none before them fitted the held-out tokens better."""
         from facviz.sae.model import SAE
 
-        sae = SAE(export())
+        sae = SAE(export()).to(self._sample.device)
         fvu = _evaluate(sae, iter([self._heldout])).fvu
         best = self._best()
         if best is None or fvu < best["fvu"]:
@@ -247,7 +248,7 @@ class _Running:
         if task.layer != session.backbone.layer:
             session.move_to_layer(task.layer)
         sae = SAE(weights, self._metadata())
-        metrics = _evaluate(sae, heldout)
+        metrics = _evaluate(sae.to(self._sample.device), heldout)
         sae.metadata[MEASURED] = metric_values(metrics)
         sae.save(self._folder / "weights")
         summary = store_sae(session, sae, task.sae_id, metrics, config.k, config.architecture)

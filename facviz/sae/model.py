@@ -27,7 +27,8 @@ from facviz.sae.weights import SaeWeights
 __all__ = ["SAE", "Codes"]
 
 # Larger chunks are no faster (the matmul is saturated), smaller ones lose to per-chunk overhead at d_sae 65,536.
-_PRE_ACTIVATION_BYTES = 64 * 2**20
+_PRE_ACTIVATION_BYTES = 64 * 2**20, 2**30
+"""On a CPU, and on a GPU, which small chunks leave idle."""
 _ARCHITECTURES = {"relu": "standard"}  # the other kinds are named alike
 
 
@@ -37,7 +38,8 @@ class SAE:
     def __init__(self, weights: SaeWeights, metadata: Mapping[str, Any] | None = None) -> None:
         self.weights = weights
         self.metadata = dict(metadata or {})
-        self._chunk_tokens = max(1, _PRE_ACTIVATION_BYTES // (4 * weights.d_sae))
+        n_bytes = _PRE_ACTIVATION_BYTES[weights.W_enc.device.type == "cuda"]
+        self._chunk_tokens = max(1, n_bytes // (4 * weights.d_sae))
 
     @property
     def d_in(self) -> int:
@@ -65,7 +67,9 @@ class SAE:
         return self.weights.decoder  # a copy where it is tied, which encoding alone does without
 
     def to(self, device: torch.device | str) -> SAE:
-        """The same SAE on another device."""
+        """The same SAE on another device; itself where it is there already."""
+        if self.weights.W_enc.device == torch.device(device):
+            return self
         return SAE(self.weights.to(device), self.metadata)
 
     @torch.no_grad()

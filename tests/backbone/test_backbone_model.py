@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from facviz.backbone import Backbone, load_backbone, load_tokenizer
 from facviz.backbone.locate import identity_of
+from facviz.backbone.model import chosen_device
 from facviz.config import BackboneConfig
 from facviz.errors import BackboneError
 from facviz.testing.families import FAMILIES, random_model
@@ -169,3 +170,17 @@ def test_the_packaged_default_loads_and_position_zero_is_a_sink():
     norms = seen[0][0].norm(dim=-1)
     assert norms[0] > 20 * norms[1:].max()
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "has_gpu", "device"), [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu")]
+)
+def test_a_gpu_is_used_where_there_is_one_and_the_config_allows_it(monkeypatch, name, has_gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert chosen_device(name).type == device
+
+
+def test_a_gpu_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackboneError, match="sees no GPU here; set `device`"):
+        chosen_device("cuda")

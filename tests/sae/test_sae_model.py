@@ -96,7 +96,7 @@ def test_sparse_and_dense_decoding_agree_with_the_plain_formula(tied):
 
 def test_chunking_over_tokens_does_not_change_the_codes(monkeypatch):
     whole = make_sae().encode(make_input())
-    monkeypatch.setattr(model, "_PRE_ACTIVATION_BYTES", 7 * 4 * D_SAE)
+    monkeypatch.setattr(model, "_PRE_ACTIVATION_BYTES", (7 * 4 * D_SAE, 0))
     chunked = make_sae().encode(make_input())
     assert torch.equal(whole.indices, chunked.indices)
     assert torch.equal(whole.offsets, chunked.offsets)
