@@ -29,6 +29,7 @@ SYSTEM_TEMPLATE, FEATURE_TEMPLATE = "explain_system.v1", "explain_feature.v1"
 
 MAX_TEXT_CHARS, MAX_REASONING_CHARS = 400, 1000
 
+_FAILED = "no explanation: "
 _SCHEMA = object_schema(
     reasoning={"type": "string", "description": "At most two sentences."},
     outcome={"type": "string", "enum": [ExplanationOutcome.EXPLAINED.value, ExplanationOutcome.CANNOT_TELL.value]},
@@ -182,7 +183,7 @@ def _read(reply: Mapping[str, Any]) -> Said:
 def _proposal(feature_id: int, answer: Answer[Said], author: str, template: str) -> Proposal:
     said = answer.value
     if said is None:
-        outcome, text = ExplanationOutcome.FAILED, f"no explanation: {answer.outcome}, {answer.detail}"
+        outcome, text = ExplanationOutcome.FAILED, f"{_FAILED}{answer.outcome}, {answer.detail}"
     elif said.text:
         outcome, text = ExplanationOutcome.EXPLAINED, said.text
     else:
@@ -198,6 +199,12 @@ def _proposal(feature_id: int, answer: Answer[Said], author: str, template: str)
     )
     reasoning = said.reasoning if said else ""
     return Proposal(explanation, answer.outcome, answer.detail, reasoning, answer.n_attempts, answer.call_ids)
+
+
+def failure_of(text: str) -> str:
+    """How the reply behind a failed explanation ended, from the text of that explanation."""
+    outcome = text.removeprefix(_FAILED).partition(",")[0]
+    return outcome if text.startswith(_FAILED) and outcome in set(Outcome) else str(Outcome.INVALID)
 
 
 # Choosing -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from facviz.explain.language_model import (
     choose_explanations,
     embedding_scorer,
     explain_requests,
+    failure_of,
     propose_explanations,
 )
 from facviz.explain.plain import PLAIN_TEMPLATE
@@ -184,6 +185,7 @@ class _Stage:
             "n_explained": outcomes["explained"],
             "n_cannot_tell": outcomes["cannot_tell"],
             "n_failed": outcomes["failed"],
+            "failures": dict(Counter(failure_of(row["text"]) for row in rows if row["outcome"] == "failed")),
             "n_scored": len(scored),
             "median_embedding_auroc": _middle(list(scored.values())),
             "median_shuffled_auroc": _middle([row["shuffled"] for row in rows if row["shuffled"] is not None]),

@@ -82,7 +82,7 @@ NAMED_QUERIES = {
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
         ORDER BY feature_id, split, rank""",
     "written_explanations": """
-        SELECT feature_id, author_kind, author, outcome,
+        SELECT feature_id, author_kind, author, outcome, text,
             TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)) AS score,
             TRY(CAST(scores ->> '$.embedding_auroc_shuffled' AS DOUBLE)) AS shuffled,
             TRY(CAST(scores ->> '$.embedding_auroc_lexical' AS DOUBLE)) AS words
@@ -213,6 +213,11 @@ NAMED_QUERIES = {
         FROM span s LEFT JOIN document d USING (dataset_id, doc_no)
         WHERE s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.feature_id = $feature_id AND s.rank < $n
         ORDER BY s.split, s.rank""",
+    "explainable_features": """
+        SELECT s.feature_id, coalesce(any_value(e.outcome) = 'explained', false) AS is_explained
+        FROM span s LEFT JOIN current_explanation e USING (sae_id, feature_id)
+        WHERE s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.split = 'explain'
+        GROUP BY s.feature_id ORDER BY s.feature_id""",
     "scores_of": """
         SELECT * FROM explanation_score WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[]))
         QUALIFY row_number() OVER (PARTITION BY feature_id, kind, judge ORDER BY "at" DESC) = 1
