@@ -56,6 +56,7 @@ def _backbone_flags(parser: argparse.ArgumentParser, *, several_layers: bool = F
     parser.add_argument("--max-tokens-per-doc", type=int, metavar="N", help="documents are cut to this many tokens")
 
 
+_BATCH = "all requests together, at half the price, answered within a day; only anthropic"
 _ARCHITECTURES = ("batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "paper")
 
 
@@ -151,6 +152,7 @@ def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None: 
     explain.add_argument("--n-candidates", type=int, metavar="N", help="explanations written of each, the best is kept")
     explain.add_argument("--budget-usd", type=float, metavar="X", help="most that explaining this SAE may cost in all")
     explain.add_argument("--concurrency", type=int, metavar="N", help="requests under way at a time")
+    explain.add_argument("--batch", action="store_const", const=True, help=_BATCH)
     explain.add_argument("--dry-run", action="store_true", help="what would be sent and cost at most; sends nothing")
     explain.add_argument("--no-score", action="store_true", help="skip the held-out embedding score")
     _add_score(commands, common)
@@ -163,6 +165,7 @@ def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None: 
     relevance.add_argument("--model", help="model of a paid judge")
     relevance.add_argument("--budget-usd", type=float, metavar="X", help="most that judging this task may cost in all")
     relevance.add_argument("--concurrency", type=int, metavar="N", help="requests under way at a time")
+    relevance.add_argument("--batch", action="store_const", const=True, help=_BATCH)
     relevance.add_argument("--dry-run", action="store_true", help="what would be sent and cost at most; sends nothing")
     relevance.add_argument("--positive", help="label of the class the task is about")
 
@@ -184,6 +187,7 @@ def _add_score(commands: Commands, common: argparse.ArgumentParser) -> None:  # 
     score.add_argument("--n-lineups", type=int, metavar="N", help="line-ups per feature of intruder; default 10")
     score.add_argument("--budget-usd", type=float, metavar="X", help="most that scoring this SAE may cost in all")
     score.add_argument("--concurrency", type=int, metavar="N", help="requests under way at a time")
+    score.add_argument("--batch", action="store_const", const=True, help=_BATCH)
     score.add_argument("--dry-run", action="store_true", help="what would be sent and cost at most; sends nothing")
 
 

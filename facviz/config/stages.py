@@ -178,6 +178,8 @@ class ExplainConfig:
     """Most that explaining this SAE may cost in all; None sets no limit."""
     concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
     """Requests under way at a time."""
+    batch: bool = field(default=False, metadata=NOT_IN_FINGERPRINT)
+    """Hand all requests in together, at half the price; answered within a day. Only `anthropic`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,8 @@ class ScoreConfig:
     """Most that scoring this SAE may cost in all; None sets no limit."""
     concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
     """Requests under way at a time."""
+    batch: bool = field(default=False, metadata=NOT_IN_FINGERPRINT)
+    """Hand all requests in together, at half the price; answered within a day. Only `anthropic`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +246,8 @@ class RelevanceConfig:
     """Most that judging this task may cost in all; None sets no limit."""
     concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
     """Requests under way at a time."""
+    batch: bool = field(default=False, metadata=NOT_IN_FINGERPRINT)
+    """Hand all requests in together, at half the price; answered within a day. Only `anthropic`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ def _resolved(config: ExplainConfig) -> ExplainConfig:
     if config.provider == "auto":
         config = dataclasses.replace(config, provider=choose_provider() or "lexical")  # type: ignore[arg-type]
     of_models = {"features": (), "max_features": None, "n_candidates": 1, "model": None, "budget_usd": None}
+    of_models |= {"batch": False}
     given = [name for name, unset in of_models.items() if getattr(config, name) != unset]
     if config.provider == "lexical" and given:
         raise InputError(
@@ -142,6 +143,8 @@ class _Stage:
         """A shard for every few features; those that an earlier run wrote are kept."""
         manifest, scope = self.session.workspace.manifest, self.scope(client)
         scorer = self._scorer()
+        if self.config.batch:  # all together first; what follows finds every reply recorded
+            propose_explanations(self.evidence, client, settings=self.settings, rng_seed=self.config.rng_seed)
         for start in range(0, len(self.evidence), FEATURES_AT_ONCE):
             done = min(start + FEATURES_AT_ONCE, len(self.evidence))
             if not manifest.has_shard(scope, "explanation", str(start)):

@@ -170,6 +170,8 @@ class _Stage:
         def rows(features: Sequence[int]) -> list[dict[str, Any]]:
             return [self._judged_row(found) for found in run_trials(self.plans(features), client)]
 
+        if self.config.batch:  # all together first; what follows finds every reply recorded
+            run_trials([plan for part in self.parts() for plan in self.plans(part)], client)
         found = self._run(scope, rows, client.name)
         told: dict[str, Any] = {"judge": client.name, "usd": spent_usd(client)}
         explainers = {row["explainer"] for row in found if row["explainer"]}

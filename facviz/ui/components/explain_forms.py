@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from facviz.jobs import JobState, list_jobs
 from facviz.llm.providers import set_up
 from facviz.prompts import load_task, task_names
 from facviz.ui.components.address import plain_markdown
+from facviz.ui.components.exchange_forms import exchange_dialog
 from facviz.ui.components.jobs import start, watch
 from facviz.ui.components.task_form import task_form
 from facviz.ui.frame import Here
@@ -34,9 +36,12 @@ _CONFIGS = {"explain": ExplainConfig, "score": ScoreConfig, "judge": RelevanceCo
 
 
 def explain_entry(here: Here, looked: Looked, page: str) -> None:
-    """One small button that opens the form, the job it started while it runs, and how the last one ended."""
-    if st.button("Explain…", key="fv_ask_open", icon=":material/auto_awesome:", help=_ENTRY_HELP):
-        _form(here, looked, page)
+    """Two small buttons that open the forms, the job they started while it runs, and how the last one ended."""
+    with st.container(horizontal=True, gap="small", key="fv_ask"):
+        if st.button("Explain…", key="fv_ask_open", icon=":material/auto_awesome:", help=_ENTRY_HELP):
+            _form(here, looked, page)
+        if st.button("Exchange…", key="fv_exchange_open", icon=":material/swap_horiz:", help=_EXCHANGE_HELP):
+            exchange_dialog(here, looked)
     if not watch(here.root, page):
         _last_outcome(here.root, page)
 
@@ -140,8 +145,6 @@ def _which(looked: Looked, what: str) -> tuple[str, str, int | None]:
 
 
 def _details(wish: Wish) -> Wish:
-    from dataclasses import replace
-
     if wish.provider == "lexical" and wish.what == "explain":
         return replace(wish, ids=(), max_features=None)
     if wish.asks_model and wish.what == "explain":
@@ -206,6 +209,7 @@ def estimate(root: Path, wish: Wish) -> dict[str, Any]:
 
 
 _ENTRY_HELP = "Explain, score or judge features, by counting words or by a language model; a dry run says the cost."
+_EXCHANGE_HELP = "Features as HTML, JSON lines, CSV or FAC tables; reviewed tables back in, with conflicts listed."
 _WHO_HELP = "A model’s words are shown only where they held better on unseen texts than counting words did."
 _CANDIDATES_HELP = "Written from different spans; the one that holds best on unseen texts is kept."
 _BUDGET_HELP = "For this SAE and kind of job in all, over every run. It is never exceeded, whatever is killed."
