@@ -294,8 +294,10 @@ def test_only_what_bounds_memory_disk_or_money_is_left_out_of_fingerprints():
     assert sorted(left_out) == [
         ("BackboneConfig", "batch_tokens"),
         ("CaptureConfig", "keep"),
+        ("ExplainConfig", "batch"),
         ("ExplainConfig", "budget_usd"),
         ("ExplainConfig", "concurrency"),
+        ("RelevanceConfig", "batch"),
         ("RelevanceConfig", "budget_usd"),
         ("RelevanceConfig", "concurrency"),
     ]

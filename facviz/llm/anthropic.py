@@ -113,9 +113,8 @@ class AnthropicAdapter:
             LLMError: the results cannot be read now; they stay with the provider for weeks.
         """
         try:
-            with self._client.messages.batches.results(batch_id, timeout=self._timeout) as results:
-                for row in results:
-                    yield row.custom_id, self._batch_answer(row.result)
+            for row in self._client.messages.batches.results(batch_id, timeout=self._timeout):
+                yield row.custom_id, self._batch_answer(row.result)
         except (anthropic.APIError, *_UNREADABLE) as error:
             said = self._said(error) if isinstance(error, anthropic.APIError) else "an unreadable answer"
             raise LLMError(f"The results of batch {batch_id} cannot be read ({said}); run again.") from error

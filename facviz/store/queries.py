@@ -216,7 +216,7 @@ NAMED_QUERIES = {
     "explainable_features": """
         SELECT s.feature_id, coalesce(any_value(e.outcome) = 'explained', false) AS is_explained
         FROM span s LEFT JOIN current_explanation e USING (sae_id, feature_id)
-        WHERE s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.split = 'explain'
+        WHERE s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.split <> 'score'
         GROUP BY s.feature_id ORDER BY s.feature_id""",
     "scores_of": """
         SELECT * FROM explanation_score WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[]))

@@ -85,7 +85,7 @@ class Wish:
         if self.is_paid:
             given |= {"model": self.model} if self.model else {}
             given |= {"budget_usd": self.budget_usd} if self.budget_usd is not None else {}
-            given |= {"concurrency": self.concurrency}
+            given |= {"batch": True} if self.is_batch else {"concurrency": self.concurrency}
         if self.what == "explain" and self.asks_model and self.n_candidates > 1:
             given |= {"n_candidates": self.n_candidates}
         return given
@@ -95,12 +95,15 @@ class Wish:
         """The command a person would type."""
         command = {"explain": "explain", "score": "score", "judge": "relevance"}[self.what]
         task = (f"--task={self.task}",) if self.what == "judge" else ()
-        flags = (f"--{name.replace('_', '-')}={_flag(value)}" for name, value in self.settings.items())
+        flags = (_flag(name, value) for name, value in self.settings.items())
         return (command, f"--sae={self.sae_id}", *task, *flags)
 
 
-def _flag(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _flag(name: str, value: Any) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if value is True:
+        return flag
+    return f"{flag}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def chosen_ids(queries: Queries, looked: Looked, which: str, typed: str = "") -> tuple[int, ...]:
@@ -180,7 +183,7 @@ def outcome_words(result: Row) -> str:
     parts: list[str] = []
     if "n_explained" in result:
         parts.append(f"{count(result['n_explained'])} explained")
-        parts += [f"{count(result['n_cannot_tell'])} cannot tell"] * bool(result.get("n_cannot_tell"))
+        parts += [f"{count(result.get('n_cannot_tell'))} cannot tell"] * bool(result.get("n_cannot_tell"))
         failed = result.get("failures") or {}
         parts += [f"{count(n)} {name}" for name, n in sorted(failed.items()) if n]
         if result.get("n_better_than_lexical") is not None:
@@ -189,7 +192,7 @@ def outcome_words(result: Row) -> str:
         parts.append(f"{count(result['n_judged'])} judged")
         levels = ("yes", "probably", "maybe", "no")
         parts += [f"{count(result[level])} {level}" for level in levels if result.get(level)]
-        parts += [f"{count(result['n_failed'])} without a usable verdict"] * bool(result.get("n_failed"))
+        parts += [f"{count(result.get('n_failed'))} without a usable verdict"] * bool(result.get("n_failed"))
     else:
         for kind in ("embedding", "detection", "fuzzing", "intruder"):
             if kind in result:
@@ -197,7 +200,8 @@ def outcome_words(result: Row) -> str:
                 beside = f", other label {number(found['median_shuffled'])}" if found["median_shuffled"] else ""
                 parts.append(f"{kind} {number(found['median'])}{beside} (median of {count(found['n_scored'])})")
                 parts += [f"{count(found['n_invalid'])} answers unreadable"] * bool(found["n_invalid"])
-    parts += [f"{money(result['usd'])} spent on this so far"] * bool(result.get("usd"))
+    if result.get("usd"):
+        parts.append(f"{money(result['usd'])} spent on this so far")
     return " · ".join(parts)
 
 

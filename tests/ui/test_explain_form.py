@@ -1,4 +1,4 @@
-"""The form for asking about features: nothing paid starts before its cost is shown, and what it starts is the command."""
+"""The form for asking about features: nothing paid starts before its cost is shown; what starts is the command."""
 
 from __future__ import annotations
 

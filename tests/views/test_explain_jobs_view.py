@@ -16,6 +16,7 @@ WISHES = [
     Wish("score", "s", "d", "local", kinds=("embedding",), ids=(4,)),
     Wish("score", "s", "d", "openai", kinds=("embedding", "detection"), budget_usd=1.0),
     Wish("judge", "s", "d", "anthropic", task="toxicity", budget_usd=1.0),
+    Wish("explain", "s", "d", "anthropic", budget_usd=1.0, is_batch=True),
 ]
 CONFIGS = {"explain": ExplainConfig, "score": ScoreConfig, "judge": RelevanceConfig}
 
@@ -32,8 +33,8 @@ def test_the_command_and_the_config_of_the_dry_run_say_the_same(wish):
 
 
 def test_only_what_asks_a_paid_model_needs_a_dry_run():
-    assert [wish.is_paid for wish in WISHES] == [False, False, True, False, True, True]
-    assert [wish.asks_model for wish in WISHES] == [False, True, True, False, True, True]
+    assert [wish.is_paid for wish in WISHES] == [False, False, True, False, True, True, True]
+    assert [wish.asks_model for wish in WISHES] == [False, True, True, False, True, True, True]
 
 
 def test_ids_are_read_with_commas_and_ranges():

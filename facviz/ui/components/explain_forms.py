@@ -28,7 +28,7 @@ from facviz.views.explain_jobs import (
     cost_cells,
     outcome_words,
 )
-from facviz.views.scope import Looked
+from facviz.views.scope import Looked, look
 from facviz.views.scores import KINDS, WHAT_IT_ASKS
 
 _ESTIMATE = "fv_ask_estimate"
@@ -44,6 +44,17 @@ def explain_entry(here: Here, looked: Looked, page: str) -> None:
             exchange_dialog(here, looked)
     if not watch(here.root, page):
         _last_outcome(here.root, page)
+
+
+def ask_button(here: Here, sae_id: str, page: str) -> None:
+    """The same form for one SAE, from a page that shows SAEs."""
+    if not st.button("Explain…", key="fv_ask_sae", icon=":material/auto_awesome:", help=_ENTRY_HELP):
+        return
+    looked = look(here.database, here.database.workspace.manifest, sae=sae_id)
+    if looked is None or looked.sae_id != sae_id:
+        st.toast("Read a data set with this SAE first.", icon=":material/info:")
+    else:
+        _form(here, looked, page)
 
 
 def _last_outcome(root: Path, page: str) -> None:
@@ -155,13 +166,15 @@ def _details(wish: Wish) -> Wish:
     left, right = st.columns(2)
     budget = left.number_input("Budget in US dollars", 0.01, 10_000.0, 1.0, 0.5, key="fv_ask_budget", help=_BUDGET_HELP)
     at_once = right.number_input("Requests at a time", 1, 64, 4, key="fv_ask_concurrency")
-    return replace(wish, budget_usd=float(budget), concurrency=int(at_once))
+    can_batch = wish.provider == "anthropic"
+    is_batch = can_batch and st.toggle("As a batch, at half the price", key="fv_ask_batch", help=_BATCH_HELP)
+    return replace(wish, budget_usd=float(budget), concurrency=int(at_once), is_batch=is_batch)
 
 
 def _cost_and_start(here: Here, wish: Wish, page: str) -> None:
     found = st.session_state.get(_ESTIMATE)
     is_known = found is not None and found[0] == wish
-    if is_known:
+    if found is not None and is_known:
         _costs(found[1], wish)
     left, right = st.columns(2)
     if wish.asks_model and left.button(
@@ -212,4 +225,5 @@ _ENTRY_HELP = "Explain, score or judge features, by counting words or by a langu
 _EXCHANGE_HELP = "Features as HTML, JSON lines, CSV or FAC tables; reviewed tables back in, with conflicts listed."
 _WHO_HELP = "A model’s words are shown only where they held better on unseen texts than counting words did."
 _CANDIDATES_HELP = "Written from different spans; the one that holds best on unseen texts is kept."
+_BATCH_HELP = "All requests are handed in together and answered within a day, mostly within an hour."
 _BUDGET_HELP = "For this SAE and kind of job in all, over every run. It is never exceeded, whatever is killed."

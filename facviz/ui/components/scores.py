@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from facviz.jobs import list_jobs
 from facviz.llm.providers import set_up
 from facviz.ui.components.jobs import start, watch
 from facviz.ui.frame import Here
@@ -28,7 +29,9 @@ def show_scores(here: Here, looked: Looked, feature_id: int, said: Said) -> None
         if scores.is_stale:
             st.caption("The words have changed since; score them again.")
         _buttons(here, looked, feature_id, scores, said)
-        watch(here.root, PAGE)
+        newest = next((job for job in list_jobs(here.root) if job.page == PAGE), None)
+        if newest is not None and f"--features={feature_id}" in newest.arguments:
+            watch(here.root, PAGE)
 
 
 def score_arguments(
