@@ -153,15 +153,15 @@ def read_ids(text: str) -> list[int]:
 
 def cost_cells(estimate: Row) -> list[tuple[str, str, str]]:
     """Label, value and note of what a dry run found."""
-    n_calls, n_cached = estimate.get("n_calls", 0), estimate.get("n_cached", 0)
-    to_send = n_calls - n_cached
-    cells = [("Calls", count(to_send), f"{count(n_cached)} more are recorded and cost nothing" if n_cached else "")]
+    n_cached = estimate.get("n_cached", 0)
+    to_send = estimate.get("n_calls", 0) - n_cached
+    cells = [("Calls", count(to_send), f"{count(n_cached)} more are recorded and cost nothing." if n_cached else "")]
     if "n_input_tokens" in estimate:
-        tokens = f"{count(estimate['n_input_tokens'])} in"
-        cells.append(("Tokens", tokens, f"and at most {count(estimate['n_output_tokens'])} out"))
-    cells.append(("At most", money(estimate.get("usd")), _money_note(estimate)))
+        cells.append(("Tokens in, about", count(estimate["n_input_tokens"]), "Characters divided by 3.5."))
+        cells.append(("Tokens out, at most", count(estimate["n_output_tokens"]), "Thinking counts as output."))
+    cells.append(("Cost, at most", money(estimate.get("usd")), _money_note(estimate)))
     if "seconds" in estimate:
-        cells.append(("About", duration(estimate["seconds"]) if to_send else "no time", ""))
+        cells.append(("Time, about", duration(estimate["seconds"]) if to_send else "none", ""))
     return cells
 
 
@@ -174,8 +174,8 @@ def money(usd: float | None) -> str:
 
 def _money_note(estimate: Row) -> str:
     if estimate.get("usd") is None:
-        return "nobody has priced this model"
-    return "if every reply runs to its limit" if estimate["usd"] else ""
+        return "Nobody has priced this model; FACVIZ_PRICES may name a file that does."
+    return "If every reply runs to its limit; most are far shorter." if estimate["usd"] else ""
 
 
 def outcome_words(result: Row) -> str:

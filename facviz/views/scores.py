@@ -48,6 +48,7 @@ class Score:
     is_current: bool
     is_self_judged: bool
     parts: Sequence[str]  # by activation interval
+    by_strength: str  # the same in short, from weak to strong
     facts: Sequence[str]
 
 
@@ -86,6 +87,7 @@ def _score(row: Row) -> Score:
         is_current=bool(row["is_current"]),
         is_self_judged=bool(row["explainer"]) and row["judge"] == row["explainer"],
         parts=[f"{INTERVALS[p['interval']]} {percent(p['accuracy'])} of {count(p['n'])}" for p in parts],
+        by_strength=" · ".join(f"{percent(p['accuracy'])}" for p in parts) if len(parts) > 1 else "",
         facts=list(_facts(row)),
     )
 
@@ -117,6 +119,7 @@ def _row_html(score: Score) -> str:
     chance = f"chance {percent(score.chance)}"
     baseline = chance if score.shuffled is None else f"other label {percent(score.shuffled)}"
     notes = [f"n {score.n}", baseline, f"by {score.judge}"]
+    notes += [f"weak to strong {score.by_strength}"] * bool(score.by_strength)
     notes += ["the explainer judges itself"] * score.is_self_judged
     notes += ["of an earlier wording"] * (not score.is_current)
     quiet = escape(visible(" · ".join(notes)))

@@ -70,12 +70,13 @@ def test_the_features_chosen_have_spans_and_are_what_the_words_say(planted_loop)
 def test_a_dry_run_says_calls_tokens_money_and_time_and_unknown_is_not_nothing():
     told = {"n_calls": 300, "n_cached": 20, "n_input_tokens": 9000, "n_output_tokens": 1000, "usd": 0.5, "seconds": 90}
     cells = {label: (value, note) for label, value, note in cost_cells(told)}
-    assert cells["Calls"] == ("280", "20 more are recorded and cost nothing")
-    assert cells["Tokens"] == ("9,000 in", "and at most 1,000 out")
-    assert cells["At most"] == ("$0.50", "if every reply runs to its limit")
-    assert cells["About"][0] == "1 min 30 s"
+    assert cells["Calls"] == ("280", "20 more are recorded and cost nothing.")
+    assert (cells["Tokens in, about"][0], cells["Tokens out, at most"][0]) == ("9,000", "1,000")
+    assert cells["Cost, at most"][0] == "$0.50"
+    assert cells["Time, about"][0] == "1 min 30 s"
     unknown = {label: (value, note) for label, value, note in cost_cells(told | {"usd": None})}
-    assert unknown["At most"] == ("–", "nobody has priced this model")
+    assert unknown["Cost, at most"][0] == "–"
+    assert "priced" in unknown["Cost, at most"][1]
     assert money(0.0123) == "$0.0123"
 
 
@@ -95,7 +96,7 @@ def test_a_dry_run_says_calls_tokens_money_and_time_and_unknown_is_not_nothing()
         ({"n_judged": 4, "n_failed": 1, "yes": 3, "no": 1}, "4 judged · 3 yes · 1 no · 1 without a usable verdict"),
         (
             {"detection": {"median": 0.8, "median_shuffled": 0.5, "n_scored": 9, "n_invalid": 2}},
-            "detection 0.8, other label 0.5 (median of 9) · 2 answers unreadable",
+            "detection 0.800, other label 0.500 (median of 9) · 2 answers unreadable",
         ),
     ],
 )

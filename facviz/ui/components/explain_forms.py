@@ -66,6 +66,11 @@ def _last_outcome(root: Path, page: str) -> None:
 
 @st.dialog("Ask about features", width="large")
 def _form(here: Here, looked: Looked, page: str) -> None:
+    ask_form(here, looked, page)
+
+
+def ask_form(here: Here, looked: Looked, page: str) -> None:
+    """What, who, which, then the cost and the start; drawn in a dialog, so that the page stays as it is."""
     what = st.segmented_control(
         "What", list(WHAT), format_func=WHAT.__getitem__, default="explain", required=True, key="fv_ask_what"
     )
@@ -172,21 +177,21 @@ def _details(wish: Wish) -> Wish:
 
 
 def _cost_and_start(here: Here, wish: Wish, page: str) -> None:
-    found = st.session_state.get(_ESTIMATE)
-    is_known = found is not None and found[0] == wish
-    if found is not None and is_known:
-        _costs(found[1], wish)
+    costs = st.container()
     left, right = st.columns(2)
     if wish.asks_model and left.button(
-        "What would it cost?", key="fv_ask_dry_run", icon=":material/calculate:", width="stretch", disabled=is_known
+        "What would it cost?", key="fv_ask_dry_run", icon=":material/calculate:", width="stretch"
     ):
         try:
             with st.spinner("Reading spans, sending nothing…"):
                 st.session_state[_ESTIMATE] = (wish, estimate(here.root, wish))
         except FacvizError as error:
-            st.error(str(error))
-            return
-        st.rerun(scope="fragment")
+            costs.error(str(error))
+    found = st.session_state.get(_ESTIMATE)
+    is_known = found is not None and found[0] == wish
+    if found is not None and is_known:
+        with costs:
+            _costs(found[1], wish)
     if wish.is_paid and not is_known:
         right.caption("Nothing paid is started before its cost stands here.")
     elif right.button("Start", key="fv_ask_start", type="primary", icon=":material/play_arrow:", width="stretch"):
@@ -196,9 +201,9 @@ def _cost_and_start(here: Here, wish: Wish, page: str) -> None:
 def _costs(found: dict[str, Any], wish: Wish) -> None:
     cells = cost_cells(found)
     for column, (label, value, note) in zip(st.columns(len(cells)), cells):
-        column.metric(label, value)
-        if note:
-            column.caption(note)
+        column.metric(label, value, help=note or None)
+    if found.get("n_cached"):
+        st.caption(f":material/inventory_2: {cells[0][2]}")
     usd = found.get("usd")
     if wish.is_paid and usd is not None and wish.budget_usd is not None and usd > wish.budget_usd:
         st.caption(":material/savings: It may stop at the budget; what was answered until then is kept.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from facviz.jobs import list_jobs
@@ -15,6 +18,7 @@ from facviz.views.scores import KINDS, Scores, read_scores, scores_html
 
 PAGE = "feature"
 JUDGED = ("detection", "fuzzing", "intruder")
+_MODEL_HELP = "Another than the explainer’s is the harder test; both are named beside the score."
 
 
 def show_scores(here: Here, looked: Looked, feature_id: int, said: Said) -> None:
@@ -35,12 +39,19 @@ def show_scores(here: Here, looked: Looked, feature_id: int, said: Said) -> None
 
 
 def score_arguments(
-    sae_id: str, dataset: str, feature_id: int, kinds: tuple[str, ...], *, budget_usd: float | None = None
+    sae_id: str,
+    dataset: str,
+    feature_id: int,
+    kinds: tuple[str, ...],
+    *,
+    provider: str = "",
+    model: str = "",
+    budget_usd: float | None = None,
 ) -> tuple[str, ...]:
     """`facviz score` of one feature."""
-    budget = () if budget_usd is None else (f"--budget-usd={budget_usd:g}",)
     named = (f"--sae={sae_id}", f"--dataset={dataset}", f"--features={feature_id}", f"--kinds={','.join(kinds)}")
-    return ("score", *named, *budget)
+    judge = {"provider": provider, "model": model, "budget-usd": "" if budget_usd is None else f"{budget_usd:g}"}
+    return ("score", *named, *(f"--{name}={value}" for name, value in judge.items() if value))
 
 
 def _buttons(here: Here, looked: Looked, feature_id: int, scores: Scores, said: Said) -> None:
@@ -72,18 +83,20 @@ def _judge(here: Here, looked: Looked, feature_id: int, said: Said, provider: st
         format_func=lambda kind: KINDS[kind],
         key=f"fv_judge_kinds_{feature_id}",
     )
+    model = st.text_input("Model", placeholder="the provider’s default", key="fv_judge_model", help=_MODEL_HELP)
     budget = st.number_input(
         "At most, in US dollars", 0.01, 100.0, 0.25, 0.05, key="fv_judge_budget", help="For this SAE’s scores in all."
     )
     st.caption(f"Sends held-out texts of this feature to {provider}. The Explain dialog says what many would cost.")
     if st.button("Ask", key="fv_judge_start", type="primary", disabled=not kinds, width="stretch"):
-        _start(here, looked, feature_id, tuple(kinds), budget_usd=float(budget))
+        judge = {"provider": provider, "model": model.strip(), "budget_usd": float(budget)}
+        _start(here, looked, feature_id, tuple(kinds), judge)
 
 
 def _start(
-    here: Here, looked: Looked, feature_id: int, kinds: tuple[str, ...], *, budget_usd: float | None = None
+    here: Here, looked: Looked, feature_id: int, kinds: tuple[str, ...], judge: Mapping[str, Any] | None = None
 ) -> None:
-    arguments = score_arguments(looked.sae_id, looked.dataset.name, feature_id, kinds, budget_usd=budget_usd)
+    arguments = score_arguments(looked.sae_id, looked.dataset.name, feature_id, kinds, **(judge or {}))
     start(here.root, title=f"Score feature {feature_id}", page=PAGE, arguments=arguments)
 
 
