@@ -21,6 +21,7 @@ from facviz.files import write_text_atomically
 from facviz.llm.adapter import Answer, Failure, FailureKind
 from facviz.llm.batch_state import BatchState
 from facviz.llm.calls import PaidLLM, _Job
+from facviz.llm.estimate import Estimate
 from facviz.llm.ledger import Quote
 from facviz.llm.prices import Price
 from facviz.records import LLMReply, LLMRequest, Outcome
@@ -29,6 +30,8 @@ PRICE_FACTOR = 0.5
 MAX_REQUESTS = 10_000
 """In one batch; the provider takes ten times as many, but then a lost one costs more to look for."""
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 2.0, 60.0
+TYPICAL_SECONDS = 3600.0
+"""Within which the provider says that most batches end; a day at most."""
 MAX_SENDINGS = 3
 """Batches a request may be part of that ended without an answer to it."""
 _CLOCK_SECONDS = 600.0  # by how much the provider's clock may run behind ours
@@ -102,12 +105,19 @@ class BatchedLLM(PaidLLM):
                     job = pending.pop(key)
                     yield from ((i, k, reply) for i, k in job.places)
 
+    def estimate(self, requests: Sequence[LLMRequest]) -> Estimate:
+        """As for single calls, at half the price; how long a batch takes is the provider's affair."""
+        found = super().estimate(requests)
+        is_sending = found.n_calls > found.n_cached
+        return dataclasses.replace(found, seconds=TYPICAL_SECONDS if is_sending else 0.0)
+
     def _open_batches(self, keys: Any) -> list[_Batch]:
         """Batches an earlier run handed in that hold some of these requests."""
         found = []
         for path in sorted(self._folder.glob("*.json")):
             batch = _Batch(path, **json.loads(path.read_text(encoding="utf-8")))
-            if batch.is_ended or not keys & batch.calls.keys():
+            waited_for = [call_id for key, call_id in batch.calls.items() if key in keys]
+            if batch.is_ended or all(self.ledger.is_ended(call_id) for call_id in waited_for):
                 continue
             if batch.batch_id is None and not self._adopt(batch):
                 self._give_up(batch)  # it never arrived
@@ -187,6 +197,8 @@ class BatchedLLM(PaidLLM):
             if call_id is None or key in seen:
                 continue
             seen.add(key)
+            if self.ledger.is_ended(call_id):
+                continue
             if isinstance(result, Failure):
                 self.ledger.end(call_id, "failed", 0.0)
                 if key in pending:
@@ -197,8 +209,9 @@ class BatchedLLM(PaidLLM):
                 attempt = int(call_id.rpartition("-")[2])
                 yield key, self._keep(pending[key], result, call_id, attempt, None)
         for key in batch.calls.keys() - seen:
+            was_open = not self.ledger.is_ended(batch.calls[key])
             self.ledger.end(batch.calls[key], "failed", 0.0)
-            if key in pending:
+            if key in pending and was_open:
                 n_sendings[key] += 1
                 if n_sendings[key] >= MAX_SENDINGS:
                     yield key, LLMReply("", Outcome.INVALID, 0, "no batch brought an answer")

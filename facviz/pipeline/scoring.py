@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
@@ -97,6 +97,8 @@ class _Stage:
     explained: dict[int, Explanation]
     held_out: dict[int, HeldOutSpans]
     silent: dict[int, HeldOutSpans]
+    background: list[int]
+    """Features whose held-out spans an explanation is told from by embedding."""
 
     @classmethod
     def read(cls, session: Session, sae_id: str, config: ScoreConfig) -> _Stage:
@@ -108,17 +110,21 @@ class _Stage:
             source = session.workspace.manifest.latest_fingerprint(f"spans/{sae_id}/{dataset_id}/{MODE}")
             if source is None:
                 raise InputError(f"There are no spans of {config.dataset} for SAE {sae_id}; run `facviz spans` first.")
-            spans = spans_by_feature(reader.rows("dataset_spans", sae_id=sae_id, dataset_id=dataset_id))
-            halves = {feature: split_spans(found)[1] for feature, found in spans.items()}
-            held_out = {feature: half for feature, half in halves.items() if half.spans}
             explained = {
                 e.feature_id: e
                 for e in current_explanations(reader, sae_id)
                 if e.outcome is ExplanationOutcome.EXPLAINED and e.text
             }
-            chosen = _chosen(explained, held_out, config)
-            silent = _negatives(reader, sae_id, dataset_id, held_out, chosen, config)
-        return cls(session, sae_id, dataset_id, config, source, chosen, explained, held_out, silent)
+            held_ids = reader.named("held_out_features", sae_id=sae_id, dataset_id=dataset_id)["feature_id"].to_pylist()
+            chosen = _chosen(explained, set(held_ids), config)
+            near = _neighbours(reader, sae_id, chosen)
+            background = np.random.default_rng(config.rng_seed).permutation(held_ids)[:BACKGROUND_FEATURES].tolist()
+            needed = sorted({*chosen, *background, *(i for ids in near.values() for i in ids)})
+            rows = reader.rows("spans_of", sae_id=sae_id, dataset_id=dataset_id, ids=needed)
+            halves = {feature: split_spans(found)[1] for feature, found in spans_by_feature(rows).items()}
+            held_out = {feature: half for feature, half in halves.items() if half.spans}
+            silent = _negatives(reader, sae_id, dataset_id, held_out, near, config)
+        return cls(session, sae_id, dataset_id, config, source, chosen, explained, held_out, silent, background)
 
     @property
     def judged_kinds(self) -> tuple[str, ...]:
@@ -197,8 +203,7 @@ class _Stage:
 
         embedder = SentenceTransformerEmbedder()
         n = self.config.n_items
-        drawn = np.random.default_rng(self.config.rng_seed).permutation(sorted(self.held_out))[:BACKGROUND_FEATURES]
-        background = [span for f in drawn for span in self.held_out[int(f)].spans[:n]]
+        background = [span for f in self.background for span in self.held_out[f].spans[:n]]
         others = [self.explained[f] for f in sorted(self.explained)]
 
         def rows(features: Sequence[int]) -> list[dict[str, Any]]:
@@ -246,11 +251,9 @@ class _Stage:
         return [row for row in written if row["kind"] in kinds and (by == EMBEDDING or row["judge"] == by)]
 
 
-def _chosen(
-    explained: Mapping[int, Explanation], held_out: Mapping[int, HeldOutSpans], config: ScoreConfig
-) -> list[int]:
+def _chosen(explained: Mapping[int, Explanation], held_out: Set[int], config: ScoreConfig) -> list[int]:
     """Features with spans to be scored on; without an explanation only where a kind asked for needs none."""
-    usable = sorted(held_out.keys() & explained.keys())
+    usable = sorted(held_out & explained.keys())
     if INTRUDER in config.kinds and set(config.kinds) == {INTRUDER}:
         usable = sorted(held_out)
     if config.features:
@@ -266,27 +269,29 @@ def _chosen(
     return sorted(int(feature) for feature in drawn)
 
 
+def _neighbours(reader: Reader, sae_id: str, chosen: Sequence[int]) -> dict[int, list[int]]:
+    """The nearest features of each, as many as are known."""
+    known = {
+        row["feature_id"]: row["neighbours"] or [] for row in reader.rows("neighbours_of", sae_id=sae_id, ids=chosen)
+    }
+    return {feature: known.get(feature, []) for feature in chosen}
+
+
 def _negatives(
     reader: Reader,
     sae_id: str,
     dataset_id: str,
     held_out: Mapping[int, HeldOutSpans],
-    chosen: Sequence[int],
+    near: Mapping[int, Sequence[int]],
     config: ScoreConfig,
 ) -> dict[int, HeldOutSpans]:
     if not {DETECTION, INTRUDER} & set(config.kinds):
         return {}
-    fires_in: dict[int, set[int]] = {feature: set() for feature in chosen}
-    for row in reader.rows("documents_of", sae_id=sae_id, dataset_id=dataset_id, mode=MODE, ids=list(chosen)):
+    fires_in: dict[int, set[int]] = {feature: set() for feature in near}
+    for row in reader.rows("documents_of", sae_id=sae_id, dataset_id=dataset_id, mode=MODE, ids=list(near)):
         fires_in[row["feature_id"]].add(row["doc_no"])
     if config.negatives == "random":
-        return random_negatives(held_out, chosen, fires_in, n=config.n_items, rng_seed=config.rng_seed)
-    wanted = set(chosen)
-    near = {
-        row["feature_id"]: row["neighbours"] or []
-        for row in reader.rows("feature_directions", sae_id=sae_id)
-        if row["feature_id"] in wanted
-    }
+        return random_negatives(held_out, near, fires_in, n=config.n_items, rng_seed=config.rng_seed)
     return nearest_negatives(held_out, near, fires_in, n=config.n_items)
 
 

@@ -27,10 +27,10 @@ _own_tasks: ContextVar[Path | None] = ContextVar("own_tasks", default=None)
 _last_own_tasks: list[Path] = []
 
 
-def use_tasks(folder: Path) -> None:
+def use_tasks(folder: Path | None) -> None:
     """Find a workspace's own tasks too, here and in threads that name no folder; packaged names stay as packaged."""
     _own_tasks.set(folder)
-    _last_own_tasks[:] = [folder]
+    _last_own_tasks[:] = [] if folder is None else [folder]
 
 
 def task_names() -> list[str]:

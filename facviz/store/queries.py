@@ -218,6 +218,12 @@ NAMED_QUERIES = {
         FROM span s LEFT JOIN current_explanation e USING (sae_id, feature_id)
         WHERE s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.split <> 'score'
         GROUP BY s.feature_id ORDER BY s.feature_id""",
+    "held_out_features": """
+        SELECT DISTINCT feature_id FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
+            AND split <> 'explain' ORDER BY feature_id""",
+    "neighbours_of": """
+        SELECT feature_id, neighbours FROM feature
+        WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id""",
     "scores_of": """
         SELECT * FROM explanation_score WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[]))
         QUALIFY row_number() OVER (PARTITION BY feature_id, kind, judge ORDER BY "at" DESC) = 1

@@ -140,6 +140,25 @@ def test_a_batch_whose_answer_was_lost_is_found_again_by_its_requests(client, tm
     assert {row["outcome"] for row in call_rows(tmp_path)} == {"ok"}
 
 
+def test_a_batch_of_several_jobs_is_fetched_by_each_for_its_own_part(client, tmp_path):
+    def script(number, body):
+        is_first = number < 4
+        return Fault.SERVER_ERROR if is_first and "item 0." in str(body["messages"]) else says_item(number, body)
+
+    with StubServer(script, n_polls=10**9) as server:
+        with client(server) as llm:
+            llm.pause = lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt)
+            with pytest.raises(KeyboardInterrupt):
+                llm.complete(REQUESTS[:4])
+        server.n_polls = 0
+        with client(server) as llm:
+            assert [group[0].outcome for group in llm.complete(REQUESTS[:2])] == [Outcome.OK] * 2
+            assert [group[0].outcome for group in llm.complete(REQUESTS[2:4])] == [Outcome.OK] * 2
+        assert Counter(handed_in(server)).most_common(1)[0][1] == 2  # only the one that had no answer
+        assert len(handed_in(server)) == 5
+    assert Counter(row["outcome"] for row in call_rows(tmp_path)) == {"ok": 4, "failed": 1}
+
+
 PROGRAM = f"""
 import sys
 from pathlib import Path

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facviz import prompts
 from facviz.cli import main
 from facviz.errors import InputError
 from facviz.explain.judging import task_rubric
@@ -26,8 +25,7 @@ DRAFT = TaskDraft(
 
 @pytest.fixture
 def workspace(tmp_path):
-    yield Workspace.create(tmp_path / "w")
-    prompts.use_tasks(tmp_path / "nowhere")
+    return Workspace.create(tmp_path / "w")
 
 
 def test_a_task_is_read_back_as_it_was_written_and_stands_among_the_packaged_ones(workspace):
