@@ -105,6 +105,7 @@ class _Stage:
         """Raises InputError where the spans are missing, or a feature asked for cannot be scored."""
         if unknown := [kind for kind in config.kinds if kind not in KINDS]:
             raise InputError(f"There is no score {unknown[0]!r}; choose among {', '.join(KINDS)}.")
+        _refuse_idle_flags(config)
         with session.workspace.reader() as reader:
             dataset_id = reader.dataset(config.dataset)["dataset_id"]
             source = session.workspace.manifest.latest_fingerprint(f"spans/{sae_id}/{dataset_id}/{MODE}")
@@ -249,6 +250,13 @@ class _Stage:
             kinds = (EMBEDDING,) if by == EMBEDDING else self.judged_kinds
             written = reader.rows("scores_of", sae_id=self.sae_id, ids=self.chosen)
         return [row for row in written if row["kind"] in kinds and (by == EMBEDDING or row["judge"] == by)]
+
+
+def _refuse_idle_flags(config: ScoreConfig) -> None:
+    given = [name for name in ("model", "budget_usd") if getattr(config, name) is not None]
+    given += ["batch"] * config.batch + ["provider"] * (config.provider != "auto")
+    if given and set(config.kinds) <= {EMBEDDING}:
+        raise InputError(f"`{given[0]}` is of a judge, and embedding asks none; leave it out or ask for another kind.")
 
 
 def _chosen(explained: Mapping[int, Explanation], held_out: Set[int], config: ScoreConfig) -> list[int]:

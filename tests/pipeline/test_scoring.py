@@ -172,6 +172,9 @@ def test_answers_nobody_can_read_are_counted_and_neither_right_nor_wrong(root, a
         (("--kinds", "guess"), "no score 'guess'"),
         (("--features", 4000), "Feature 4000 cannot be scored"),
         (("--kinds", "detection"), "No language model is set up"),
+        (("--provider", "anthropic"), "`provider` is of a judge"),
+        (("--budget-usd", 1), "`budget_usd` is of a judge"),
+        (("--batch",), "`batch` is of a judge"),
     ],
 )
 def test_what_cannot_be_scored_is_said_in_one_sentence(score, flags, why):
