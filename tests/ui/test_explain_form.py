@@ -123,6 +123,22 @@ def test_the_feature_page_shows_scores_and_scores_again_in_a_click(planted_root,
     assert {"--features=12", "--kinds=embedding"} <= set(started[0]["arguments"])
 
 
+def test_a_judge_of_one_feature_is_priced_before_it_can_be_asked(planted_root, open_app, monkeypatch):
+    started = []
+    monkeypatch.setattr("facviz.ui.components.explain_forms.start", lambda root, **asked: started.append(asked))
+    with StubServer([GOOD]) as server:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-never-a-real-key")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        app = open_app(planted_root, "feature", feature=12)
+        assert not complaints(app)
+        assert "Start" not in labels(app)
+        app = press(app, "What would it cost?")
+        assert not complaints(app)
+        press(app, "Start")
+        assert server.requests == []
+    assert {"--features=12", "--provider=anthropic", "--budget-usd=0.25"} <= set(started[0]["arguments"])
+
+
 @pytest.mark.parametrize("what", sorted(FORMATS))
 def test_every_download_holds_the_features_asked_for(planted_root, what):
     sae_id = open_workspace(planted_root).features().to_pylist()[0]["sae_id"]

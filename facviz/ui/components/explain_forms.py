@@ -86,7 +86,7 @@ def ask_form(here: Here, looked: Looked, page: str) -> None:
     except FacvizError as error:
         st.warning(str(error), icon=":material/info:")
     if wish is not None and (what != "judge" or task) and (what != "score" or kinds):
-        _cost_and_start(here, wish, page)
+        cost_and_start(here, wish, page)
 
 
 def _task(here: Here, looked: Looked) -> str:
@@ -176,7 +176,8 @@ def _details(wish: Wish) -> Wish:
     return replace(wish, budget_usd=float(budget), concurrency=int(at_once), is_batch=is_batch)
 
 
-def _cost_and_start(here: Here, wish: Wish, page: str) -> None:
+def cost_and_start(here: Here, wish: Wish, page: str) -> None:
+    """A dry run on request, and the start; of what costs money only once its cost is shown."""
     costs = st.container()
     left, right = st.columns(2)
     if wish.asks_model and left.button(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import streamlit as st
 
 from facviz.jobs import list_jobs
 from facviz.llm.providers import set_up
+from facviz.ui.components.explain_forms import cost_and_start
 from facviz.ui.components.jobs import start, watch
 from facviz.ui.frame import Here
 from facviz.views.decisions import Said
+from facviz.views.explain_jobs import PROVIDERS, Wish
 from facviz.views.palette import palette
 from facviz.views.scope import Looked
 from facviz.views.scores import KINDS, Scores, read_scores, scores_html
@@ -38,22 +39,6 @@ def show_scores(here: Here, looked: Looked, feature_id: int, said: Said) -> None
             watch(here.root, PAGE)
 
 
-def score_arguments(
-    sae_id: str,
-    dataset: str,
-    feature_id: int,
-    kinds: tuple[str, ...],
-    *,
-    provider: str = "",
-    model: str = "",
-    budget_usd: float | None = None,
-) -> tuple[str, ...]:
-    """`facviz score` of one feature."""
-    named = (f"--sae={sae_id}", f"--dataset={dataset}", f"--features={feature_id}", f"--kinds={','.join(kinds)}")
-    judge = {"provider": provider, "model": model, "budget-usd": "" if budget_usd is None else f"{budget_usd:g}"}
-    return ("score", *named, *(f"--{name}={value}" for name, value in judge.items() if value))
-
-
 def _buttons(here: Here, looked: Looked, feature_id: int, scores: Scores, said: Said) -> None:
     key = f"{looked.sae_id}_{feature_id}"
     providers = [name for name, is_set in set_up().items() if is_set]
@@ -67,7 +52,8 @@ def _buttons(here: Here, looked: Looked, feature_id: int, scores: Scores, said: 
             disabled=has_similarity,
             help="Similarity of held-out texts; needs no language model and costs nothing.",
         ):
-            _start(here, looked, feature_id, ("embedding",))
+            wish = _wish(looked, feature_id, ("embedding",))
+            start(here.root, title=f"Score feature {feature_id}", page=PAGE, arguments=wish.arguments)
         if providers:
             with st.popover("Ask a judge", key=f"fv_judge_{key}", icon=":material/gavel:"):
                 _judge(here, looked, feature_id, said, providers[0])
@@ -87,17 +73,16 @@ def _judge(here: Here, looked: Looked, feature_id: int, said: Said, provider: st
     budget = st.number_input(
         "At most, in US dollars", 0.01, 100.0, 0.25, 0.05, key="fv_judge_budget", help="For this SAE’s scores in all."
     )
-    st.caption(f"Sends held-out texts of this feature to {provider}. The Explain dialog says what many would cost.")
-    if st.button("Ask", key="fv_judge_start", type="primary", disabled=not kinds, width="stretch"):
-        judge = {"provider": provider, "model": model.strip(), "budget_usd": float(budget)}
-        _start(here, looked, feature_id, tuple(kinds), judge)
+    st.caption(f"Sends held-out texts of this feature to {PROVIDERS[provider]}.")
+    wish = _wish(looked, feature_id, tuple(kinds))
+    if kinds:
+        named = replace(wish, provider=provider, model=model.strip(), budget_usd=float(budget))
+        cost_and_start(here, named, PAGE)
 
 
-def _start(
-    here: Here, looked: Looked, feature_id: int, kinds: tuple[str, ...], judge: Mapping[str, Any] | None = None
-) -> None:
-    arguments = score_arguments(looked.sae_id, looked.dataset.name, feature_id, kinds, **(judge or {}))
-    start(here.root, title=f"Score feature {feature_id}", page=PAGE, arguments=arguments)
+def _wish(looked: Looked, feature_id: int, kinds: tuple[str, ...]) -> Wish:
+    """`facviz score` of one feature."""
+    return Wish("score", looked.sae_id, looked.dataset.name, "local", ids=(feature_id,), kinds=kinds)
 
 
 def _style(here: Here) -> str:
