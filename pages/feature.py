@@ -14,6 +14,7 @@ from facviz.ui.components.feature import (
     show_tested,
     test_box,
 )
+from facviz.ui.components.scores import show_scores
 from facviz.ui.frame import empty, page
 from facviz.views.feature import first_feature, read_feature
 from facviz.views.scope import look
@@ -47,6 +48,7 @@ with page("feature") as here:
                 show_tested(here, looked, tested)
         with right:
             show_histogram(here, looked, view, tested)
+            show_scores(here, looked, feature_id, view.said)
             show_side(here, looked, view)
         with st.expander("History of the explanation", key="fv_feature_history"):
             show_history(here, looked, feature_id)

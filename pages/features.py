@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from facviz.ui import state
+from facviz.ui.components.explain_forms import explain_entry
 from facviz.ui.components.features import asked, by_meaning, choose_table, search_bar, show_table, show_totals
 from facviz.ui.frame import empty, page
 from facviz.views.features import read_features, read_totals
@@ -22,6 +23,7 @@ with page("features") as here:
     else:
         now = asked()
         show_totals(read_totals(here.database, looked), looked)
+        explain_entry(here, looked, "features")
         choose_table(looked)
         search_bar(now)
         is_by_meaning = now.kind == "meaning" and bool(now.words)

@@ -55,6 +55,15 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
+@pytest.fixture(autouse=True)
+def only_packaged_tasks():
+    """Tasks of a workspace that one test opened are no other test's."""
+    from facviz.prompts import use_tasks
+
+    yield
+    use_tasks(None)
+
+
 @pytest.fixture
 def start_python():
     """Start a fresh interpreter on a program text; whatever still runs when the test ends is stopped."""

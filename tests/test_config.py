@@ -293,9 +293,12 @@ def test_only_what_bounds_memory_disk_or_money_is_left_out_of_fingerprints():
     left_out = [(type(c).__name__, f.name) for c, f in FIELDS if f.metadata == NOT_IN_FINGERPRINT]
     assert sorted(left_out) == [
         ("BackboneConfig", "batch_tokens"),
+        ("BackboneConfig", "device"),
         ("CaptureConfig", "keep"),
+        ("ExplainConfig", "batch"),
         ("ExplainConfig", "budget_usd"),
         ("ExplainConfig", "concurrency"),
+        ("RelevanceConfig", "batch"),
         ("RelevanceConfig", "budget_usd"),
         ("RelevanceConfig", "concurrency"),
     ]

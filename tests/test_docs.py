@@ -85,6 +85,7 @@ def table_of(cls: type) -> dict[str, str]:
     """Setting to default, as the configuration page shows them for one config class."""
     stages = {f.name for f in dataclasses.fields(RunConfig)} - {"task", "datasets"}
     headings = {f"{name.title()}Config": f"`[{name}]`" for name in stages}
+    headings |= {"ScoreConfig": "`facviz score`"}
     headings |= {"DatasetConfig": "`[[datasets]]`", "SampleConfig": "`[datasets.sample]`", "RunConfig": "Top level"}
     section = section_of((DOCS / "configuration.md").read_text(encoding="utf-8"), headings[cls.__name__])
     rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", section, re.MULTILINE)
@@ -97,7 +98,7 @@ def test_the_configuration_page_explains_every_setting_in_its_table(cls):
 
 
 def test_all_configurations_are_looked_at():
-    assert len(CONFIGS) == 11
+    assert len(CONFIGS) == 12
 
 
 @pytest.mark.parametrize("cls", CONFIGS, ids=lambda cls: cls.__name__)

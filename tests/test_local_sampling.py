@@ -25,7 +25,7 @@ def chatty():
 
 def draws(logits, temperature, top_p, n=4000, rng_seed=0):
     rows = torch.tensor(logits, dtype=torch.float32).expand(n, -1)
-    return draw_tokens(rows, temperature, top_p, torch.Generator().manual_seed(rng_seed))
+    return draw_tokens(rows, temperature, top_p, [torch.Generator().manual_seed(rng_seed)], [n])
 
 
 def nucleus_by_hand(probabilities, top_p):
@@ -66,14 +66,14 @@ def test_top_p_zero_leaves_only_the_likeliest_token():
 def replies_by_hand(backbone, request):
     """No cache: each step reads prompt and replies again, of the rows that have not ended."""
     model, end = backbone.model, backbone.tokenizer.eos_token_id
-    prompt = LocalChat(backbone)._prompt(request)[0].tolist()
+    prompt = LocalChat(backbone)._prompt(request)
     generator = torch.Generator().manual_seed(request.rng_seed)
     rows = [list(prompt) for _ in range(request.n)]
     running = list(range(request.n))
     for _ in range(request.max_tokens):
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([rows[i] for i in running])).logits[:, -1]
-        tokens = draw_tokens(logits, request.temperature, request.top_p, generator).tolist()
+        tokens = draw_tokens(logits, request.temperature, request.top_p, [generator], [len(running)]).tolist()
         for i, token in zip(running, tokens):
             rows[i].append(token)
         running = [i for i, token in zip(running, tokens) if token != end]
@@ -107,6 +107,24 @@ def test_replies_depend_on_nothing_but_the_request(chatty):
     torch.manual_seed(6)
     assert chat.complete([REQUEST])[0] == together[1]
     assert together[0] != together[1]
+
+
+def test_prompts_of_several_lengths_are_answered_together_as_each_would_be_alone(chatty, monkeypatch):
+    words = "apple river tiger bread drum apple river"
+    contents = [words[: 6 * i] for i in (2, 5, 1, 4, 3)]
+    requests = [
+        LLMRequest((Message("user", text),), n=n, max_tokens=10, temperature=t, top_p=0.9, rng_seed=n)
+        for n, text in enumerate(contents, 1)
+        for t in (0.0, 0.9)
+    ]
+    chat, sizes = LocalChat(chatty), []
+    sample = LocalChat._sample
+    monkeypatch.setattr(LocalChat, "_sample", lambda self, rs, ps: sizes.append(len(rs)) or sample(self, rs, ps))
+    together = chat.complete(requests)
+    assert max(sizes) > 1
+    assert [len(replies) for replies in together] == [request.n for request in requests]
+    assert together == [chat.complete([request])[0] for request in requests]
+    assert len({reply.text for replies in together for reply in replies}) > 10
 
 
 def test_sampling_leaves_the_global_random_state_alone(chatty):

@@ -22,6 +22,7 @@ from facviz.config import (
     RelevanceConfig,
     RunConfig,
     SaeConfig,
+    ScoreConfig,
     SpansConfig,
     SynthesisConfig,
     check_ranges,
@@ -43,6 +44,7 @@ from facviz.pipeline import (
     judging,
     run,
     sae_quality,
+    scoring,
     synthesis,
     training,
 )
@@ -214,6 +216,15 @@ def _explain(arguments: argparse.Namespace) -> Result:
         return stage(session, sae_id, config), 0
 
 
+def _score(arguments: argparse.Namespace) -> Result:
+    config = _from_flags(ScoreConfig, arguments)
+    workspace = open_workspace(_workspace_path(arguments))
+    with _locked(arguments, workspace):
+        session, sae_id = _sae_session(arguments, workspace)
+        stage = scoring.estimate if arguments.dry_run else scoring.score
+        return stage(session, sae_id, config), 0
+
+
 def _relevance(arguments: argparse.Namespace) -> Result:
     config = _from_flags(RelevanceConfig, arguments)
     workspace = open_workspace(_workspace_path(arguments))
@@ -337,6 +348,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "sae": _sae,
     "spans": _spans,
     "explain": _explain,
+    "score": _score,
     "relevance": _relevance,
     "coverage": _coverage,
     "synthesize": _synthesize,

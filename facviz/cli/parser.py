@@ -56,6 +56,7 @@ def _backbone_flags(parser: argparse.ArgumentParser, *, several_layers: bool = F
     parser.add_argument("--max-tokens-per-doc", type=int, metavar="N", help="documents are cut to this many tokens")
 
 
+_BATCH = "all requests together, at half the price, answered within a day; only anthropic"
 _ARCHITECTURES = ("batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "matching_pursuit", "paper")
 
 
@@ -151,8 +152,10 @@ def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None: 
     explain.add_argument("--n-candidates", type=int, metavar="N", help="explanations written of each, the best is kept")
     explain.add_argument("--budget-usd", type=float, metavar="X", help="most that explaining this SAE may cost in all")
     explain.add_argument("--concurrency", type=int, metavar="N", help="requests under way at a time")
+    explain.add_argument("--batch", action="store_const", const=True, help=_BATCH)
     explain.add_argument("--dry-run", action="store_true", help="what would be sent and cost at most; sends nothing")
     explain.add_argument("--no-score", action="store_true", help="skip the held-out embedding score")
+    _add_score(commands, common)
     relevance = _command(commands, "relevance", common, "which features matter to a task")
     relevance.add_argument("--sae", metavar="ID")
     relevance.add_argument("--task", required=True)
@@ -162,8 +165,30 @@ def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None: 
     relevance.add_argument("--model", help="model of a paid judge")
     relevance.add_argument("--budget-usd", type=float, metavar="X", help="most that judging this task may cost in all")
     relevance.add_argument("--concurrency", type=int, metavar="N", help="requests under way at a time")
+    relevance.add_argument("--batch", action="store_const", const=True, help=_BATCH)
     relevance.add_argument("--dry-run", action="store_true", help="what would be sent and cost at most; sends nothing")
     relevance.add_argument("--positive", help="label of the class the task is about")
+
+
+def _add_score(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    score = _command(commands, "score", common, "how well explanations hold on spans they were not written from")
+    score.add_argument("--sae", metavar="ID")
+    score.add_argument("--dataset", required=True, help="dataset whose held-out spans are judged")
+    score.add_argument(
+        "--kinds", type=_names, metavar="K,K", help="embedding (default), detection, fuzzing, intruder, with commas"
+    )
+    score.add_argument("--provider", choices=["auto", "anthropic", "openai", "local"], help="who judges")
+    score.add_argument("--model", help="model of a paid judge; best another than the explainer's")
+    which = score.add_mutually_exclusive_group()
+    which.add_argument("--features", type=_numbers, metavar="ID,ID", help="score only these")
+    which.add_argument("--max-features", type=int, metavar="N", help="score so many, drawn at random")
+    score.add_argument("--negatives", choices=["nearest", "random"], help="texts without the feature: hard or any")
+    score.add_argument("--n-items", type=int, metavar="N", help="texts per feature; default 20")
+    score.add_argument("--n-lineups", type=int, metavar="N", help="line-ups per feature of intruder; default 10")
+    score.add_argument("--budget-usd", type=float, metavar="X", help="most that scoring this SAE may cost in all")
+    score.add_argument("--concurrency", type=int, metavar="N", help="requests under way at a time")
+    score.add_argument("--batch", action="store_const", const=True, help=_BATCH)
+    score.add_argument("--dry-run", action="store_true", help="what would be sent and cost at most; sends nothing")
 
 
 def _add_gap(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]

@@ -16,6 +16,7 @@ from facviz.config.stages import (
     RunConfig,
     SaeConfig,
     SampleConfig,
+    ScoreConfig,
     SpansConfig,
     SynthesisConfig,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "RunConfig",
     "SaeConfig",
     "SampleConfig",
+    "ScoreConfig",
     "SpansConfig",
     "SynthesisConfig",
     "check_ranges",

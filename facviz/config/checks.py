@@ -15,6 +15,7 @@ _POSITIVE = {
     "n", "limit", "max_tokens", "batch_tokens", "tokens", "heldout_tokens", "shard_docs", "d_sae", "k", "epochs",
     "learning_rate", "dead_after_tokens", "per_split", "max_scored",
     "n_bins", "scored_spans", "n_permutations",
+    "n_items", "n_lineups",
     "max_features", "n_candidates", "concurrency", "per_feature", "max_candidates", "batch", "evidence_spans",
 }  # fmt: skip
 _NOT_NEGATIVE = {

@@ -182,6 +182,42 @@ class ExplainConfig:
     """Most that explaining this SAE may cost in all; None sets no limit."""
     concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
     """Requests under way at a time."""
+    batch: bool = field(default=False, metadata=NOT_IN_FINGERPRINT)
+    """Hand all requests in together, at half the price; answered within a day. Only `anthropic`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreConfig:
+    """How well explanations hold on spans they were not written from."""
+
+    kinds: tuple[str, ...] = ("embedding",)
+    """`embedding` needs no language model; `detection`, `fuzzing` and `intruder` ask one as judge."""
+    dataset: str = ""
+    """Dataset whose held-out spans are judged."""
+    provider: Literal["auto", "anthropic", "openai", "local"] = "auto"
+    """Who judges; `auto` is the paid provider that is set up."""
+    model: str | None = None
+    """Model of the judge; None is the provider's default. Another than the explainer's is the harder test."""
+    features: tuple[int, ...] = ()
+    """Score these features; empty scores all that are explained."""
+    max_features: int | None = None
+    """Score so many, drawn at random; None scores all."""
+    negatives: Literal["nearest", "random"] = "nearest"
+    """Texts without the feature: of the nearest features, which is hard, or of any."""
+    n_items: int = 20
+    """Texts per feature in detection and fuzzing, half of them each way; held-out spans at most in embedding."""
+    n_lineups: int = 10
+    """Line-ups per feature in intruder."""
+    with_shuffled: bool = True
+    """Ask again with another feature's explanation: the baseline, at twice the cost of detection and fuzzing."""
+    rng_seed: int = 0
+    """Seed of which features, texts and strangers are drawn."""
+    budget_usd: float | None = field(default=None, metadata=NOT_IN_FINGERPRINT)
+    """Most that scoring this SAE may cost in all; None sets no limit."""
+    concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
+    """Requests under way at a time."""
+    batch: bool = field(default=False, metadata=NOT_IN_FINGERPRINT)
+    """Hand all requests in together, at half the price; answered within a day. Only `anthropic`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +250,8 @@ class RelevanceConfig:
     """Most that judging this task may cost in all; None sets no limit."""
     concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
     """Requests under way at a time."""
+    batch: bool = field(default=False, metadata=NOT_IN_FINGERPRINT)
+    """Hand all requests in together, at half the price; answered within a day. Only `anthropic`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Asking a language model for one JSON object and believing only what was checked.
+"""Asking a language model for one JSON object, or one line, and believing only what was checked.
 
 A reply that cannot be used is asked for again within a cap; what is left after that is an outcome with its reason,
 never a text to match on. All requests of a round go out in one call, so that a client may run them side by side.
@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from facviz import prompts
@@ -20,6 +21,8 @@ MAX_REPLY_CHARS = 20_000
 MAX_DETAIL_CHARS = 300
 
 RETRY_TEMPLATE = "explain_retry.v1"
+
+_REDRAW_TEMPERATURE = 0.7
 
 T = TypeVar("T")
 
@@ -57,16 +60,33 @@ def ask(
     n_attempts: int,
 ) -> list[Answer[T]]:
     """One answer a request (of one reply each), read by the reader beside it, which raises `BadReply` to refuse."""
+    return _ask(client, requests, [partial(_answer, read=read) for read in readers], _again, n_attempts)
+
+
+def ask_lines(
+    client: LLMClient, requests: Sequence[LLMRequest], readers: Sequence[Callable[[str], T]], *, n_attempts: int
+) -> list[Answer[T]]:
+    """The same of a model that is asked for one line; it is asked again in the same words, but drawn at random."""
+    return _ask(client, requests, [partial(_answer_line, read=read) for read in readers], _redrawn, n_attempts)
+
+
+def _ask(
+    client: LLMClient,
+    requests: Sequence[LLMRequest],
+    readers: Sequence[Callable[[LLMReply], Answer[T]]],
+    again: Callable[[LLMRequest, Answer[T] | None], LLMRequest],
+    n_attempts: int,
+) -> list[Answer[T]]:
     answers: dict[int, Answer[T]] = {}
     for attempt in range(1, n_attempts + 1):
         open_ = [i for i in range(len(requests)) if i not in answers or answers[i].outcome is not Outcome.OK]
         if not open_:
             break
-        replies = client.complete([_again(requests[i], answers.get(i)) for i in open_])
+        replies = client.complete([again(requests[i], answers.get(i)) for i in open_])
         for i, (reply, *_) in zip(open_, replies):
             earlier = answers[i].call_ids if i in answers else ()
             call_ids = (*earlier, reply.call_id) if reply.call_id else earlier
-            answers[i] = replace(_answer(reply, readers[i]), n_attempts=attempt, call_ids=call_ids)
+            answers[i] = replace(readers[i](reply), n_attempts=attempt, call_ids=call_ids)
     return [answers[i] for i in range(len(requests))]
 
 
@@ -81,10 +101,35 @@ def _again(request: LLMRequest, answer: Answer[T] | None) -> LLMRequest:
     return replace(request, messages=(*before, asked), max_tokens=room, rng_seed=request.rng_seed + answer.n_attempts)
 
 
+def _redrawn(request: LLMRequest, answer: Answer[T] | None) -> LLMRequest:
+    """A small model makes nothing of advice, but may say something else when its words are drawn at random."""
+    if answer is None:
+        return request
+    temperature = max(request.temperature, _REDRAW_TEMPERATURE)
+    return replace(request, temperature=temperature, rng_seed=request.rng_seed + answer.n_attempts)
+
+
+def _answer_line(reply: LLMReply, read: Callable[[str], T]) -> Answer[T]:
+    """The first line; of one that was cut off what stands before its last comma."""
+    line, line_end, _ = reply.text.strip().partition("\n")
+    if reply.outcome is Outcome.TRUNCATED and not line_end:
+        line = line.rpartition(",")[0]
+    if reply.outcome not in (Outcome.OK, Outcome.TRUNCATED) or (not line and reply.outcome is Outcome.TRUNCATED):
+        return _unusable(reply)
+    try:
+        return Answer(read(line), Outcome.OK)
+    except BadReply as bad:
+        return Answer(None, Outcome.INVALID, str(bad), advice=str(bad))
+
+
+def _unusable(reply: LLMReply) -> Answer[T]:
+    reason = _REASONS[reply.outcome]
+    return Answer(None, reply.outcome, clean(reply.detail)[:MAX_DETAIL_CHARS] or reason, advice=reason)
+
+
 def _answer(reply: LLMReply, read: Callable[[Mapping[str, Any]], T]) -> Answer[T]:
     if reply.outcome is not Outcome.OK:
-        reason = _REASONS[reply.outcome]
-        return Answer(None, reply.outcome, clean(reply.detail)[:MAX_DETAIL_CHARS] or reason, advice=reason)
+        return _unusable(reply)
     try:
         return Answer(read(read_object(reply.text)), Outcome.OK)
     except BadReply as bad:

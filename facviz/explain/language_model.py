@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from facviz import prompts
 from facviz.errors import InputError
-from facviz.explain.asking import Answer, BadReply, ask, read_choice, read_share, read_text
+from facviz.explain.asking import Answer, BadReply, ask, ask_lines, read_choice, read_share, read_text
 from facviz.explain.lexical import NO_PATTERN
+from facviz.explain.plain import N_TEXTS, PLAIN_TEMPLATE, plain_request, read_plain, shown_texts
 from facviz.explain.prompting import listed, make_request, numbered, object_schema, show
+from facviz.explain.said import Said, is_sentinel
 from facviz.explain.sampling import ExplainSpans, HeldOutSpans, sample_intervals
 from facviz.explain.scorers import embedding_scores, to_scores
 from facviz.protocols import Embedder, LLMClient
@@ -26,12 +29,7 @@ SYSTEM_TEMPLATE, FEATURE_TEMPLATE = "explain_system.v1", "explain_feature.v1"
 
 MAX_TEXT_CHARS, MAX_REASONING_CHARS = 400, 1000
 
-_SENTINELS = frozenset(
-    {
-        *("cannot tell", "cant tell", "can not tell", "i cannot tell", "i cant tell", "cannot determine", "cannot say"),
-        *("unclear", "unknown", "none", "n a", "na", "no pattern", "no clear pattern", "not clear"),
-    }
-)
+_FAILED = "no explanation: "
 _SCHEMA = object_schema(
     reasoning={"type": "string", "description": "At most two sentences."},
     outcome={"type": "string", "enum": [ExplanationOutcome.EXPLAINED.value, ExplanationOutcome.CANNOT_TELL.value]},
@@ -73,6 +71,13 @@ class ExplainerSettings:
     max_tokens: int = 600
     temperature: float = 0.7
     """Only where the provider samples."""
+    is_plain: bool = False
+    """Ask for one line instead of a JSON object, which small models cannot write."""
+
+    @property
+    def template(self) -> str:
+        """Names the form of the question in every explanation."""
+        return PLAIN_TEMPLATE if self.is_plain else FEATURE_TEMPLATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,13 @@ Scorer = Callable[[Sequence[Explanation]], Mapping[int, Mapping[str, float]]]
 
 def explain_requests(evidence: Sequence[Evidence], *, settings: ExplainerSettings, rng_seed: int) -> list[LLMRequest]:
     """What `propose_explanations` sends first, candidates of a feature side by side: for an estimate of the cost."""
+    if settings.is_plain:
+        n_texts = N_TEXTS if settings.n_candidates == 1 else N_TEXTS - 1
+        return [
+            plain_request(item.spans, temperature=0.0, rng_seed=rng_seed + candidate, n_texts=n_texts)
+            for item in evidence
+            for candidate in range(settings.n_candidates)
+        ]
     system = prompts.render(SYSTEM_TEMPLATE)
     return [
         make_request(
@@ -143,46 +155,35 @@ def propose_explanations(
     if settings.n_candidates < 1 or settings.n_attempts < 1:
         raise InputError("An explainer needs at least one candidate and one attempt.")
     requests = explain_requests(evidence, settings=settings, rng_seed=rng_seed)
-    answers = ask(client, requests, [_read] * len(requests), n_attempts=settings.n_attempts)
-    features = [item.feature_id for item in evidence for _ in range(settings.n_candidates)]
-    proposals = [_proposal(i, answer, client.name) for i, answer in zip(features, answers)]
+    asked = [item for item in evidence for _ in range(settings.n_candidates)]
+    if settings.is_plain:
+        lines = [partial(read_plain, shown=shown_texts(item.spans)) for item in asked]
+        answers = ask_lines(client, requests, lines, n_attempts=settings.n_attempts)
+    else:
+        answers = ask(client, requests, [_read] * len(requests), n_attempts=settings.n_attempts)
+    proposals = [_proposal(item.feature_id, a, client.name, settings.template) for item, a in zip(asked, answers)]
     n = settings.n_candidates
     return [tuple(proposals[i : i + n]) for i in range(0, len(proposals), n)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """A reply that kept to its contract; an empty text means cannot tell."""
-
-    text: str
-    confidence: float
-    reasoning: str
-
-
-def _read(reply: Mapping[str, Any]) -> _Said:
+def _read(reply: Mapping[str, Any]) -> Said:
     outcome = read_choice(reply, "outcome", [ExplanationOutcome.EXPLAINED, ExplanationOutcome.CANNOT_TELL])
-    said = _Said(
+    said = Said(
         text=read_text(reply, "text", MAX_TEXT_CHARS),
         confidence=read_share(reply, "confidence"),
         reasoning=read_text(reply, "reasoning", MAX_REASONING_CHARS),
     )
-    if outcome == ExplanationOutcome.CANNOT_TELL or _is_sentinel(said.text):
+    if outcome == ExplanationOutcome.CANNOT_TELL or is_sentinel(said.text):
         return replace(said, text="")
     if not any(map(str.isalnum, said.text)):
         raise BadReply("`text` was empty although the outcome was explained")
     return said
 
 
-def _is_sentinel(text: str) -> bool:
-    """Whether the whole text says that nothing can be said, against the outcome beside it (known defect 24)."""
-    words = "".join(c if c.isalnum() else " " for c in text.replace("'", "").replace("’", "").casefold()).split()
-    return " ".join(words) in _SENTINELS
-
-
-def _proposal(feature_id: int, answer: Answer[_Said], author: str) -> Proposal:
+def _proposal(feature_id: int, answer: Answer[Said], author: str, template: str) -> Proposal:
     said = answer.value
     if said is None:
-        outcome, text = ExplanationOutcome.FAILED, f"no explanation: {answer.outcome}, {answer.detail}"
+        outcome, text = ExplanationOutcome.FAILED, f"{_FAILED}{answer.outcome}, {answer.detail}"
     elif said.text:
         outcome, text = ExplanationOutcome.EXPLAINED, said.text
     else:
@@ -193,11 +194,17 @@ def _proposal(feature_id: int, answer: Answer[_Said], author: str) -> Proposal:
         outcome=outcome,
         author_kind="llm",
         author=author,
-        prompt=FEATURE_TEMPLATE,
-        scores={} if said is None else {"confidence": said.confidence},
+        prompt=template,
+        scores={} if said is None or said.confidence is None else {"confidence": said.confidence},
     )
     reasoning = said.reasoning if said else ""
     return Proposal(explanation, answer.outcome, answer.detail, reasoning, answer.n_attempts, answer.call_ids)
+
+
+def failure_of(text: str) -> str:
+    """How the reply behind a failed explanation ended, from the text of that explanation."""
+    outcome = text.removeprefix(_FAILED).partition(",")[0]
+    return outcome if text.startswith(_FAILED) and outcome in set(Outcome) else str(Outcome.INVALID)
 
 
 # Choosing -----------------------------------------------------------------------------------------------------------

@@ -7,16 +7,29 @@ comes with the same measure of another feature's explanation.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from facviz.errors import InputError
+from facviz.explain.sampling import interval_of
 from facviz.protocols import Embedder
 from facviz.records import Explanation, ExplanationOutcome, Floats, Ints, Span, Split
 
 _Z_95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalScore:
+    """Accuracy, or AUROC, of texts in one activation interval, 0 the weakest; texts without the feature have none."""
+
+    interval: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,8 @@ class EmbeddingScore:
     high: float
     shuffled_auroc: float | None
     """The same with another feature's explanation; None where there is no other."""
+    by_interval: tuple[IntervalScore, ...] = ()
+    """Active spans of one interval each, against all of the background."""
 
 
 def embedding_scores(
@@ -39,10 +54,12 @@ def embedding_scores(
     embedder: Embedder,
     *,
     rng_seed: int,
+    strangers: Sequence[Explanation] = (),
 ) -> dict[int, EmbeddingScore]:
     """Scores by feature id, of explained features that have held-out spans and spans to compare them with.
 
     The background of a feature is as many of the other features' spans, from documents it has no held-out span in.
+    `strangers` lend the other feature's explanation where only one is scored.
 
     Raises:
         InputError: a span does not belong to the score split, or a feature has two explanations.
@@ -55,15 +72,43 @@ def embedding_scores(
         active = held_out[explanation.feature_id]
         if others := pool.draw(explanation.feature_id, active, rng_seed):
             trials.append((explanation, [span.text for span in active], [span.text for span in others]))
-    vectors = _Vectors.of(embedder, [text for e, active, others in trials for text in (e.text, *active, *others)])
+    others_said = stranger_texts([e for e, _, _ in trials], strangers, rng_seed)
+    texts = [text for e, active, others in trials for text in (e.text, *active, *others)]
+    vectors = _Vectors.of(embedder, [*texts, *(text for text in others_said if text is not None)])
     scores: dict[int, EmbeddingScore] = {}
-    for (explanation, active_texts, other_texts), stranger in zip(trials, derangement(len(trials), rng_seed)):
-        shuffled = None if stranger is None else vectors.auroc(trials[stranger][0].text, active_texts, other_texts)
+    for (explanation, active_texts, other_texts), stranger in zip(trials, others_said):
+        shuffled = None if stranger is None else vectors.auroc(stranger, active_texts, other_texts)
         auroc = vectors.auroc(explanation.text, active_texts, other_texts)
         low, high = wilson_interval(auroc, min(len(active_texts), len(other_texts)))
+        parts = tuple(_parts(vectors, explanation.text, held_out[explanation.feature_id], other_texts))
         n_active, n_background = len(active_texts), len(other_texts)
-        scores[explanation.feature_id] = EmbeddingScore(auroc, n_active, n_background, low, high, shuffled)
+        scores[explanation.feature_id] = EmbeddingScore(auroc, n_active, n_background, low, high, shuffled, parts)
     return scores
+
+
+def _parts(vectors: _Vectors, text: str, active: Sequence[Span], other_texts: Sequence[str]) -> Iterator[IntervalScore]:
+    top = max(span.act for span in active)
+    groups: dict[int, list[str]] = defaultdict(list)
+    for span in active:
+        groups[interval_of(span.act, top)].append(span.text)
+    for interval, texts in sorted(groups.items()):
+        auroc = vectors.auroc(text, texts, other_texts)
+        yield IntervalScore(interval, len(texts), auroc, *wilson_interval(auroc, min(len(texts), len(other_texts))))
+
+
+def stranger_texts(
+    explanations: Sequence[Explanation], others: Sequence[Explanation], rng_seed: int
+) -> list[str | None]:
+    """For each explanation another feature's: one of them, else one of `others`; None where there is no other."""
+    found: list[str | None] = []
+    for own, stranger in zip(explanations, derangement(len(explanations), rng_seed)):
+        if stranger is not None:
+            found.append(explanations[stranger].text)
+            continue
+        pool = [e.text for e in others if e.feature_id != own.feature_id and e.outcome is ExplanationOutcome.EXPLAINED]
+        drawn = int(np.random.default_rng([rng_seed, own.feature_id]).integers(max(len(pool), 1)))
+        found.append(pool[drawn] if pool else None)
+    return found
 
 
 def to_scores(score: EmbeddingScore) -> dict[str, float]:

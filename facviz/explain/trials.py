@@ -19,7 +19,7 @@ from facviz.errors import InputError
 from facviz.explain.asking import ask, read_flags, read_number
 from facviz.explain.prompting import make_request, numbered, object_schema, quote
 from facviz.explain.sampling import HeldOutSpans
-from facviz.explain.scorers import derangement, wilson_interval
+from facviz.explain.scorers import IntervalScore, stranger_texts, wilson_interval
 from facviz.explain.trial_items import Item, detection_items, fuzzing_items, lineups
 from facviz.protocols import LLMClient
 from facviz.records import Explanation, ExplanationOutcome, LLMRequest
@@ -48,17 +48,6 @@ class TrialSettings:
     def __post_init__(self) -> None:
         if self.items_per_request < 1 or self.lineup_size < 3 or min(self.n_items, self.n_lineups) < 1:
             raise InputError("Trials need at least one item, one item a request and line-ups of three texts.")
-
-
-@dataclass(frozen=True, slots=True)
-class IntervalScore:
-    """Accuracy within one activation interval, 0 the weakest; in detection, of the active texts alone."""
-
-    interval: int
-    n: int
-    accuracy: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +111,11 @@ class TrialPlan:
         return [question.request for question in self.questions]
 
 
+def trial_templates() -> list[str]:
+    """Every template a question is made of, for fingerprints."""
+    return [*_TEMPLATES.values(), _ITEMS_TEMPLATE, _LINEUP_TEMPLATE]
+
+
 # Planning -----------------------------------------------------------------------------------------------------------
 
 
@@ -132,8 +126,11 @@ def plan_detection(
     *,
     settings: TrialSettings,
     rng_seed: int,
+    strangers: Sequence[Explanation] = (),
 ) -> TrialPlan:
     """Questions about explained features; `silent` holds random or nearest negatives of each (see sampling).
+
+    `strangers` lend the other feature's explanation where only one is scored.
 
     Raises:
         InputError: a feature has two explanations, or a span on the wrong side.
@@ -143,11 +140,16 @@ def plan_detection(
         e.feature_id: detection_items(_half(held_out, e), _half(silent, e), n=settings.n_items, rng_seed=rng_seed)
         for e in explained
     }
-    return _plan_flags(DETECTION, explained, items, settings, rng_seed)
+    return _plan_flags(DETECTION, explained, items, settings, rng_seed, strangers)
 
 
 def plan_fuzzing(
-    explanations: Sequence[Explanation], held_out: Mapping[int, HeldOutSpans], *, settings: TrialSettings, rng_seed: int
+    explanations: Sequence[Explanation],
+    held_out: Mapping[int, HeldOutSpans],
+    *,
+    settings: TrialSettings,
+    rng_seed: int,
+    strangers: Sequence[Explanation] = (),
 ) -> TrialPlan:
     """Questions about explained features, on their own spans alone.
 
@@ -156,7 +158,7 @@ def plan_fuzzing(
     """
     explained = _explained(explanations)
     items = {e.feature_id: fuzzing_items(_half(held_out, e), n=settings.n_items, rng_seed=rng_seed) for e in explained}
-    return _plan_flags(FUZZING, explained, items, settings, rng_seed)
+    return _plan_flags(FUZZING, explained, items, settings, rng_seed, strangers)
 
 
 def plan_intruder(
@@ -203,14 +205,15 @@ def _plan_flags(
     items: Mapping[int, Sequence[Item]],
     settings: TrialSettings,
     rng_seed: int,
+    strangers: Sequence[Explanation],
 ) -> TrialPlan:
     """The items of each feature asked with its own explanation, and again in the same order with a stranger's."""
     asked = [e for e in explained if items[e.feature_id]]
     questions: list[Question] = []
-    for own, stranger in zip(asked, derangement(len(asked), rng_seed)):
+    for own, stranger in zip(asked, stranger_texts(asked, strangers, rng_seed)):
         questions += _flag_questions(kind, own, own.text, items[own.feature_id], settings)
-        if settings.with_shuffled and stranger is not None and asked[stranger].text != own.text:
-            questions += _flag_questions(kind, own, asked[stranger].text, items[own.feature_id], settings)
+        if settings.with_shuffled and stranger is not None and stranger != own.text:
+            questions += _flag_questions(kind, own, stranger, items[own.feature_id], settings)
     return TrialPlan(kind, 0.5, {e.feature_id: e.author for e in explained}, tuple(questions))
 
 

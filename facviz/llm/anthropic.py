@@ -7,13 +7,15 @@ reply that does not validate. Thinking counts as output, so every call gets room
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import anthropic
 import httpx2
 
 from facviz.errors import LLMError
 from facviz.llm.adapter import Answer, Failure, FailureKind, Usage, hide, quote, read_retry_after
+from facviz.llm.batch_state import BatchState
 from facviz.records import LLMRequest, Outcome
 
 PROVIDER = "anthropic"
@@ -36,6 +38,9 @@ _OUTCOMES = {
     "max_tokens": Outcome.TRUNCATED,
     "model_context_window_exceeded": Outcome.TRUNCATED,
 }
+
+
+T = TypeVar("T")
 
 
 class AnthropicAdapter:
@@ -79,6 +84,61 @@ class AnthropicAdapter:
     def close(self) -> None:
         """Give the connections back."""
         self._client.close()
+
+    # Batches ----------------------------------------------------------------------------------------------------------
+
+    def create_batch(self, requests: Sequence[tuple[str, LLMRequest]]) -> BatchState | Failure:
+        """Hand in requests by id; sent once, never repeated here."""
+        items = [{"custom_id": key, "params": self._parameters(r, self._has_effort)} for key, r in requests]
+        made = self._guarded(lambda: self._client.messages.batches.create(requests=items, timeout=self._timeout))  # type: ignore[arg-type]
+        return made if isinstance(made, Failure) else _batch_state(made)
+
+    def batch_state(self, batch_id: str) -> BatchState | Failure:
+        """How far a batch is; asking costs nothing, so a lost answer is only asked for again."""
+        found = self._guarded(lambda: self._client.messages.batches.retrieve(batch_id, timeout=self._timeout))
+        if isinstance(found, Failure):
+            is_lost = found.kind in (FailureKind.UNKNOWN, FailureKind.UNREACHABLE)
+            return Failure(FailureKind.RETRY, found.sentence) if is_lost else found
+        return _batch_state(found)
+
+    def recent_batches(self) -> list[BatchState] | Failure:
+        """The newest hundred of the account."""
+        found = self._guarded(lambda: self._client.messages.batches.list(limit=100, timeout=self._timeout).data)
+        return found if isinstance(found, Failure) else [_batch_state(batch) for batch in found]
+
+    def batch_results(self, batch_id: str) -> Iterator[tuple[str, Answer | Failure]]:
+        """Request id and what came of it; only of a batch that ended.
+
+        Raises:
+            LLMError: the results cannot be read now; they stay with the provider for weeks.
+        """
+        try:
+            for row in self._client.messages.batches.results(batch_id, timeout=self._timeout):
+                yield row.custom_id, self._batch_answer(row.result)
+        except (anthropic.APIError, *_UNREADABLE) as error:
+            said = self._said(error) if isinstance(error, anthropic.APIError) else "an unreadable answer"
+            raise LLMError(f"The results of batch {batch_id} cannot be read ({said}); run again.") from error
+
+    def _batch_answer(self, result: Any) -> Answer | Failure:
+        if result.type == "succeeded":
+            return self._answer(result.message)
+        if result.type == "errored":
+            said = quote(getattr(result.error.error, "message", "an error"), self._secrets).rstrip(".")
+            is_ours = getattr(result.error.error, "type", "") == "invalid_request_error"
+            kind = FailureKind.REJECTED if is_ours else FailureKind.RETRY
+            return Failure(kind, f"Claude cannot take this request: {said}." if is_ours else said)
+        return Failure(FailureKind.RETRY, f"the batch ended before this request was answered ({quote(result.type)})")
+
+    def _guarded(self, call: Callable[[], T]) -> T | Failure:
+        """One HTTP request, every SDK error as a kind of failure."""
+        try:
+            return call()
+        except anthropic.APIConnectionError as error:
+            return self._lost(error)
+        except anthropic.APIStatusError as error:
+            return self._refused(error)
+        except (anthropic.APIError, *_UNREADABLE):
+            return Failure(FailureKind.UNKNOWN, "the server answered with something that is no batch")
 
     def _parameters(self, request: LLMRequest, with_effort: bool) -> dict[str, Any]:
         config: dict[str, Any] = {"effort": "low"} if with_effort else {}
@@ -152,3 +212,9 @@ class AnthropicAdapter:
         words = getattr(error, "api_message", None) or error.message
         status = getattr(error, "status_code", None)
         return quote(f"HTTP {status}: {words}" if status else words, self._secrets).rstrip(".")
+
+
+def _batch_state(batch: Any) -> BatchState:
+    counts = batch.request_counts
+    n = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
+    return BatchState(str(batch.id), batch.processing_status == "ended", n, batch.created_at.timestamp())

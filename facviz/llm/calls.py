@@ -166,6 +166,22 @@ class PaidLLM:
             self.ledger.end(record["call_id"], record["outcome"], record["usd"], usage)
         return _reply(record)
 
+    def _keep(self, job: _Job, raw: Answer, call_id: str, attempt: int, seconds: float | None) -> LLMReply:
+        """Reply first, ledger second: a kill between them costs nothing twice."""
+        answer = _checked(raw, job.request)
+        usd = job.worst_usd  # where the server does not say what it used
+        if answer.usage is not None:
+            usd = self.price.cost_usd(answer.usage) if self.price else None
+        record: dict[str, Any] = {
+            "call_id": call_id, "request_hash": job.key, "provider": self.adapter.provider,
+            "model": self.adapter.model, "answered_by": answer.model, "prompt": job.request.prompt,
+            "outcome": answer.outcome.value, "text": answer.text, "detail": answer.detail,
+            "usage": asdict(answer.usage) if answer.usage else None, "usd": usd, "attempt": attempt,
+        }  # fmt: skip
+        self.replies.write(job.key, record)
+        self.ledger.end(call_id, answer.outcome.value, usd, answer.usage, seconds=seconds)
+        return _reply(record)
+
     def _refuse_unpriced(self) -> None:
         if self.budget_usd is not None and self.price is None:
             raise BudgetError(
@@ -319,28 +335,12 @@ class _Run:
         if isinstance(result, Answer):
             self._throttle.speed_up()
             self._n_answered += 1
-            return self._record(job, result, call_id, attempt, seconds)
+            return self._caller._keep(job, result, call_id, attempt, seconds)
         if result.kind is FailureKind.THROTTLED:
             self._throttle.slow_down(entered, min(result.retry_after_seconds or 0.0, _MAX_WAIT_SECONDS))
         is_unknown = result.kind is FailureKind.UNKNOWN
         self._ledger.end(call_id, UNKNOWN if is_unknown else "failed", job.worst_usd if is_unknown else 0.0)
         return result
-
-    def _record(self, job: _Job, raw: Answer, call_id: str, attempt: int, seconds: float) -> LLMReply:
-        """Reply first, ledger second: a kill between them costs nothing twice."""
-        answer = _checked(raw, job.request)
-        usd = job.worst_usd  # where the server does not say what it used
-        if answer.usage is not None:
-            usd = self._price.cost_usd(answer.usage) if self._price else None
-        record: dict[str, Any] = {
-            "call_id": call_id, "request_hash": job.key, "provider": self._adapter.provider,
-            "model": self._adapter.model, "answered_by": answer.model, "prompt": job.request.prompt,
-            "outcome": answer.outcome.value, "text": answer.text, "detail": answer.detail,
-            "usage": asdict(answer.usage) if answer.usage else None, "usd": usd, "attempt": attempt,
-        }  # fmt: skip
-        self._caller.replies.write(job.key, record)
-        self._ledger.end(call_id, answer.outcome.value, usd, answer.usage, seconds=seconds)
-        return _reply(record)
 
     def _reject(self, failure: Failure) -> LLMReply:
         """A request the provider cannot take ends as invalid; when it takes none at all, the job stops."""

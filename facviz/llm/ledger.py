@@ -59,6 +59,11 @@ class Ledger:
         self._seconds: list[float] = []
         self._open: set[str] = set()  # in flight in this process, so not unknown
 
+    @property
+    def folder(self) -> Path:
+        """Where the workspace's books lie."""
+        return self._folder
+
     def reserve(self, quote: Quote, budget_usd: float | None) -> tuple[str, int] | None:
         """Call id and attempt number, on disk before this returns; None when the call might exceed the budget."""
         with self._exclusive():

@@ -1,13 +1,13 @@
 """A local Hugging Face chat model as LLMClient: no key, no network, replies fixed by the request's seed.
 
-Replies are sampled by a loop of its own: all of a request in one batch that shrinks as replies end, and without sorting
-the vocabulary at every step, which would cost as much as the model (measured with 32 replies on two cores).
+Replies are sampled by a loop of its own: those of many requests in one batch that shrinks as replies end, and without
+sorting the vocabulary at every step, which would cost as much as the model (measured with 32 replies on two cores).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ from facviz.backbone import Backbone, Renderer
 from facviz.errors import LLMError
 from facviz.records import LLMReply, LLMRequest, Outcome
 
+_ROWS_AT_ONCE = 32  # more gain little on two cores, and their cache grows
+_MAX_STRETCH = 2  # the longest prompt of a batch in lengths of its shortest, which is padded to it
 _LIKELIEST = 1024  # the nucleus is nearly always among these; where it is not, the whole vocabulary is sorted
 
 
 class LocalChat:
-    """Samples all replies of a request in one batch; the prompt is read once and its cache shared."""
+    """Samples replies in batches; what the prompts of a batch begin with is read once, its cache shared."""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -35,42 +37,77 @@ class LocalChat:
         return f"local/{self._backbone.name}"
 
     def complete(self, requests: Sequence[LLMRequest]) -> list[list[LLMReply]]:
-        """Each request in its own batch and with its own seed, so replies depend on nothing but the request."""
-        return [[self._reply(ids) for ids in self._sample(request).tolist()] for request in requests]
+        """Alike requests side by side, each with its own seed; rounding aside, a reply depends on its request alone."""
+        prompts = [self._prompt(request) for request in requests]
+        found: dict[int, list[LLMReply]] = {}
+        for batch in _batches(requests, [len(ids) for ids in prompts]):
+            rows = iter(self._sample([requests[i] for i in batch], [prompts[i] for i in batch]).tolist())
+            for i in batch:
+                found[i] = [self._reply(ids) for ids in islice(rows, requests[i].n)]
+        return [found[i] for i in range(len(requests))]
 
     @torch.inference_mode()
-    def _sample(self, request: LLMRequest) -> Tensor:
-        """Reply ids [n, max_tokens], filled up with end tokens."""
-        model, end = self._backbone.model, min(self._stops, default=0)
-        stops = torch.tensor(sorted(self._stops), device=model.device)
-        generator = torch.Generator(model.device).manual_seed(request.rng_seed)
-        replies = torch.full((request.n, request.max_tokens), end, device=model.device)
-        running = torch.arange(request.n, device=model.device)
+    def _sample(self, requests: Sequence[LLMRequest], prompts: Sequence[list[int]]) -> Tensor:
+        """Reply ids [replies, max_tokens] of requests that share their limits, filled up with end tokens."""
+        model, end, first = self._backbone.model, min(self._stops, default=0), requests[0]
+        device = model.device
+        stops = torch.tensor(sorted(self._stops), device=device)
+        generators = [torch.Generator(device).manual_seed(request.rng_seed) for request in requests]
         cache = DynamicCache(config=model.config)
-        read = model(input_ids=self._prompt(request), past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logits = read.logits[:, -1].expand(request.n, -1)
-        cache.batch_repeat_interleave(request.n)
-        for step in range(request.max_tokens):
+        read, mask = self._read(prompts, cache)
+        source = torch.repeat_interleave(
+            torch.arange(len(requests), device=device), torch.tensor([r.n for r in requests], device=device)
+        )
+        cache.batch_select_indices(source)
+        logits, mask = read[source], mask[source]
+        next_place = mask.sum(-1)
+        replies = torch.full((len(source), first.max_tokens), end, device=device)
+        running = torch.arange(len(source), device=device)
+        for step in range(first.max_tokens):
             if step:
+                mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+                padding = (
+                    {} if len(requests) == 1 else {"attention_mask": mask, "position_ids": next_place.unsqueeze(1)}
+                )
                 last = replies[running, step - 1].unsqueeze(1)
-                logits = model(input_ids=last, past_key_values=cache, use_cache=True).logits[:, -1]
-            tokens = draw_tokens(logits, request.temperature, request.top_p, generator)
+                logits = model(input_ids=last, past_key_values=cache, use_cache=True, **padding).logits[:, -1]
+                next_place = next_place + 1
+            n_running = torch.bincount(source, minlength=len(requests)).tolist()
+            tokens = draw_tokens(logits, first.temperature, first.top_p, generators, n_running)
             replies[running, step] = tokens
             goes_on = (~torch.isin(tokens, stops)).nonzero().squeeze(1)
             if not len(goes_on):
                 break
             if len(goes_on) < len(running):
-                running = running[goes_on]
+                running, source, next_place = running[goes_on], source[goes_on], next_place[goes_on]
+                mask = mask[goes_on]
                 cache.batch_select_indices(goes_on)
         return replies
 
-    def _prompt(self, request: LLMRequest) -> Tensor:
+    def _read(self, prompts: Sequence[list[int]], cache: DynamicCache) -> tuple[Tensor, Tensor]:
+        """Logits [prompts, vocabulary] after each prompt, and which places of the cache are real [prompts, places]."""
         model = self._backbone.model
+        n_shared = _n_shared(prompts) if len(prompts) > 1 else 0
+        if n_shared:
+            shared = torch.tensor([prompts[0][:n_shared]], device=model.device)
+            model(input_ids=shared, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(prompts))
+        rests = [ids[n_shared:] for ids in prompts]
+        width = max(map(len, rests))
+        ids = torch.tensor([[0] * (width - len(rest)) + rest for rest in rests], device=model.device)
+        own = torch.tensor([[0] * (width - len(rest)) + [1] * len(rest) for rest in rests], device=model.device)
+        mask = torch.nn.functional.pad(own, (n_shared, 0), value=1)
+        places = (mask.cumsum(-1) - 1).clamp(min=0)[:, n_shared:]
+        padding = {} if len(prompts) == 1 else {"attention_mask": mask, "position_ids": places}
+        read = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **padding)
+        return read.logits[:, -1], mask
+
+    def _prompt(self, request: LLMRequest) -> list[int]:
         ids = self._renderer.generation_prompt(request.messages)
-        limit = getattr(model.config, "max_position_embeddings", None)
+        limit = getattr(self._backbone.model.config, "max_position_embeddings", None)
         if limit is not None and len(ids) + request.max_tokens > limit:
             raise LLMError(f"The prompt has {len(ids)} tokens, too many for {self.name}; show fewer spans.")
-        return torch.tensor([ids], device=model.device)
+        return ids
 
     def _reply(self, ids: list[int]) -> LLMReply:
         kept = list(takewhile(lambda token: token not in self._stops, ids))
@@ -78,10 +115,32 @@ class LocalChat:
         return LLMReply(text, Outcome.OK if len(kept) < len(ids) else Outcome.TRUNCATED, len(kept))
 
 
-def draw_tokens(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
+def _batches(requests: Sequence[LLMRequest], lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of requests to sample together: of equal limits, and of similar length as they are padded to one."""
+    found: list[list[int]] = []
+    limits = [(r.max_tokens, r.temperature, r.top_p) for r in requests]
+    for i in sorted(range(len(requests)), key=lambda i: (limits[i], lengths[i])):
+        batch = found[-1] if found else []
+        fits = sum(requests[k].n for k in batch) + requests[i].n <= _ROWS_AT_ONCE
+        if batch and fits and limits[batch[0]] == limits[i] and lengths[i] <= _MAX_STRETCH * lengths[batch[0]]:
+            batch.append(i)
+        else:
+            found.append([i])
+    return found
+
+
+def _n_shared(prompts: Sequence[list[int]]) -> int:
+    """How many tokens all prompts begin with; at least one is left to each."""
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*(ids[:-1] for ids in prompts)))
+    return sum(1 for _ in alike)
+
+
+def draw_tokens(
+    logits: Tensor, temperature: float, top_p: float, generators: Sequence[torch.Generator], n_rows: Sequence[int]
+) -> Tensor:
     """One token [n] per row of logits [n, vocabulary], from its nucleus: the fewest tokens that hold `top_p`.
 
-    Temperature 0 takes the likeliest token.
+    The first `n_rows[0]` rows are drawn by the first generator, and so on. Temperature 0 takes the likeliest token.
     """
     if temperature == 0:
         return logits.argmax(-1)
@@ -90,7 +149,8 @@ def draw_tokens(logits: Tensor, temperature: float, top_p: float, generator: tor
     in_nucleus = mass_before < top_p
     in_nucleus[:, 0] = True
     mass = (values * in_nucleus).cumsum(-1)
-    mark = torch.rand(len(mass), 1, generator=generator, device=mass.device) * mass[:, -1:]
+    draws = [torch.rand(n, 1, generator=g, device=mass.device) for g, n in zip(generators, n_rows)]
+    mark = torch.cat(draws) * mass[:, -1:]
     last = in_nucleus.sum(-1, keepdim=True) - 1  # where rounding lifts a mark to the whole mass
     drawn = torch.searchsorted(mass, mark, right=True).clamp(max=last)
     return tokens.gather(1, drawn).squeeze(1)

@@ -22,8 +22,10 @@ from facviz.explain.language_model import (
     choose_explanations,
     embedding_scorer,
     explain_requests,
+    failure_of,
     propose_explanations,
 )
+from facviz.explain.plain import PLAIN_TEMPLATE
 from facviz.explain.sampling import ExplainSpans, HeldOutSpans, nearest_negatives, split_spans
 from facviz.llm.providers import choose_provider
 from facviz.pipeline.features import explain_by_words, explanation_row, promoted_tokens
@@ -31,6 +33,7 @@ from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.session import CODE_VERSION, Session
 from facviz.prompts import template_text
 from facviz.protocols import LLMClient
+from facviz.records import Explanation, ExplanationOutcome
 from facviz.spans import spans_by_feature
 from facviz.store.manifest import Scope
 from facviz.store.reader import Reader
@@ -40,6 +43,7 @@ FEATURES_AT_ONCE = 32
 """Explained between two shards: what a kill can cost a model that keeps no replies of its own."""
 BACKGROUND_FEATURES = 400
 """Whose held-out spans an explanation must tell from those of its own feature."""
+WORDS_SCORE = "embedding_auroc_lexical"
 VERSION = 2
 """Of what a model wrote; 1 is what the words alone say."""
 
@@ -73,6 +77,7 @@ def _resolved(config: ExplainConfig) -> ExplainConfig:
     if config.provider == "auto":
         config = dataclasses.replace(config, provider=choose_provider() or "lexical")  # type: ignore[arg-type]
     of_models = {"features": (), "max_features": None, "n_candidates": 1, "model": None, "budget_usd": None}
+    of_models |= {"batch": False}
     given = [name for name, unset in of_models.items() if getattr(config, name) != unset]
     if config.provider == "lexical" and given:
         raise InputError(
@@ -94,8 +99,8 @@ class _Stage:
     source: str
     evidence: list[Evidence]
     held_out: dict[int, HeldOutSpans]
-    lexical: dict[int, float]
-    """Held-out score of the explanation by words, where there is one."""
+    lexical: dict[int, Explanation]
+    """The explanation by words of every feature that has one."""
 
     @classmethod
     def read(cls, session: Session, sae_id: str, config: ExplainConfig) -> _Stage:
@@ -113,13 +118,13 @@ class _Stage:
             }
             chosen = _chosen([f for f, (shown, _) in sorted(halves.items()) if shown.spans], config)
             evidence = _evidence(reader, sae_id, dataset_id, halves, chosen)
-            lexical = _lexical_scores(reader, sae_id, set(chosen))
+            lexical = _by_words(reader, sae_id, set(chosen))
         held_out = {feature: rest for feature, (_, rest) in halves.items() if rest.spans}
         return cls(session, sae_id, config, source, evidence, held_out, lexical)
 
     @property
     def settings(self) -> ExplainerSettings:
-        return ExplainerSettings(n_candidates=self.config.n_candidates)
+        return ExplainerSettings(n_candidates=self.config.n_candidates, is_plain=self.config.provider == LOCAL)
 
     @property
     def books(self) -> str:
@@ -129,7 +134,8 @@ class _Stage:
     def scope(self, client: LLMClient) -> Scope:
         """Explanations by another model, prompt or choice of features are others."""
         described = dataclasses.replace(self.config, dataset="")
-        told = [template_text(SYSTEM_TEMPLATE), template_text(FEATURE_TEMPLATE)]
+        used = [PLAIN_TEMPLATE] if self.settings.is_plain else [SYSTEM_TEMPLATE, FEATURE_TEMPLATE]
+        told = [template_text(name) for name in used]
         name = fingerprint("explain", CODE_VERSION, self.source, described, client.name, told)
         return Scope("explain", f"{self.sae_id}/{self.config.provider}", name)
 
@@ -137,6 +143,8 @@ class _Stage:
         """A shard for every few features; those that an earlier run wrote are kept."""
         manifest, scope = self.session.workspace.manifest, self.scope(client)
         scorer = self._scorer()
+        if self.config.batch:  # all together first; what follows finds every reply recorded
+            propose_explanations(self.evidence, client, settings=self.settings, rng_seed=self.config.rng_seed)
         for start in range(0, len(self.evidence), FEATURES_AT_ONCE):
             done = min(start + FEATURES_AT_ONCE, len(self.evidence))
             if not manifest.has_shard(scope, "explanation", str(start)):
@@ -148,7 +156,10 @@ class _Stage:
     def _explain(self, evidence: Sequence[Evidence], client: LLMClient, scorer: Scorer) -> list[dict[str, Any]]:
         proposed = propose_explanations(evidence, client, settings=self.settings, rng_seed=self.config.rng_seed)
         chosen = [choice.best for choice in choose_explanations(proposed, scorer)]
-        return [explanation_row(self.sae_id, dataclasses.replace(e, version=VERSION), {}) for e in chosen]
+        words = scorer([self.lexical[e.feature_id] for e in chosen if e.feature_id in self.lexical])
+        return [
+            explanation_row(self.sae_id, dataclasses.replace(e, version=VERSION), _beside(e, words)) for e in chosen
+        ]
 
     def _scorer(self) -> Scorer:
         """The same comparison for every feature, whichever are explained together."""
@@ -167,7 +178,8 @@ class _Stage:
         rows = [row for row in rows if row["feature_id"] in mine]
         outcomes = Counter(row["outcome"] for row in rows)
         scored = {row["feature_id"]: row["score"] for row in rows if row["score"] is not None}
-        both = [feature for feature in scored if feature in self.lexical]
+        words = {row["feature_id"]: row["words"] for row in rows if row["words"] is not None}
+        both = [feature for feature in scored if feature in words]
         return {
             "sae_id": self.sae_id,
             "provider": self.config.provider,
@@ -176,11 +188,12 @@ class _Stage:
             "n_explained": outcomes["explained"],
             "n_cannot_tell": outcomes["cannot_tell"],
             "n_failed": outcomes["failed"],
+            "failures": dict(Counter(failure_of(row["text"]) for row in rows if row["outcome"] == "failed")),
             "n_scored": len(scored),
             "median_embedding_auroc": _middle(list(scored.values())),
             "median_shuffled_auroc": _middle([row["shuffled"] for row in rows if row["shuffled"] is not None]),
-            "median_lexical_auroc": _middle([self.lexical[feature] for feature in both]),
-            "n_better_than_lexical": sum(scored[feature] > self.lexical[feature] for feature in both),
+            "median_lexical_auroc": _middle([words[feature] for feature in both]),
+            "n_better_than_lexical": sum(scored[feature] > words[feature] for feature in both),
             "usd": spent_usd(client),
         }
 
@@ -225,10 +238,16 @@ def _evidence(
     ]
 
 
-def _lexical_scores(reader: Reader, sae_id: str, chosen: set[int]) -> dict[int, float]:
-    rows = reader.rows("written_explanations", sae_id=sae_id, author=None)
+def _by_words(reader: Reader, sae_id: str, chosen: set[int]) -> dict[int, Explanation]:
+    names = ("feature_id", "text", "author_kind", "author", "prompt", "version")
     return {
-        row["feature_id"]: row["score"]
-        for row in rows
-        if row["author_kind"] == "lexical" and row["score"] is not None and row["feature_id"] in chosen
+        row["feature_id"]: Explanation(outcome=ExplanationOutcome(row["outcome"]), **{n: row[n] for n in names})
+        for row in reader.rows("explanations_by", sae_id=sae_id, wrote_by="lexical")
+        if row["feature_id"] in chosen
     }
+
+
+def _beside(explanation: Explanation, words: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """The score of the words alone on the same spans, which a model's explanation must beat to be shown."""
+    score = words.get(explanation.feature_id, {}).get("embedding_auroc")
+    return {} if score is None else {WORDS_SCORE: score}

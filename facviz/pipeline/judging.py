@@ -63,7 +63,7 @@ def estimate(session: Session, sae_id: str, task: str, config: RelevanceConfig) 
 
 
 def _refuse_model(config: RelevanceConfig) -> None:
-    if config.provider != "auto" or config.model is not None or config.budget_usd is not None:
+    if config.provider != "auto" or config.model is not None or config.budget_usd is not None or config.batch:
         raise InputError(f"No model is asked with the source {config.source}; name none, or choose the source llm.")
 
 
@@ -119,8 +119,9 @@ class _Stage:
     def run(self, client: LLMClient) -> dict[str, Any]:
         """A few features at a time; of a stopped run the replies are recorded, so only the rest is sent."""
         scope, told = self.scope(client), list[Judgement]()
-        for start in range(0, len(self.subjects), FEATURES_AT_ONCE):
-            part = self.subjects[start : start + FEATURES_AT_ONCE]
+        step = len(self.subjects) if self.config.batch else FEATURES_AT_ONCE
+        for start in range(0, len(self.subjects), step):
+            part = self.subjects[start : start + step]
             told += judge_explanations(
                 part, self.rubric, client, settings=JudgeSettings(), rng_seed=self.config.rng_seed
             )

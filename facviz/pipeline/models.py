@@ -33,6 +33,10 @@ class ModelChoice(Protocol):
     def concurrency(self) -> int:
         """Requests under way at a time."""
 
+    @property
+    def batch(self) -> bool:
+        """Whether requests are handed in together, at half the price."""
+
 
 @contextmanager
 def language_model(session: Session, choice: ModelChoice, scope: str) -> Iterator[LLMClient]:
@@ -55,6 +59,7 @@ def paid_model(session: Session, choice: ModelChoice, scope: str) -> PaidLLM:
         budget_usd=choice.budget_usd,
         scope=scope,
         concurrency=choice.concurrency,
+        batch=choice.batch,
     )
 
 

@@ -1,4 +1,4 @@
-"""Packaged prompt texts, versioned by file name: `<name>.v<n>.md`, task guidelines under `tasks/`.
+"""Prompt texts, versioned by file name: `<name>.v<n>.md`; tasks stand under `tasks/`, those of a workspace beside them.
 
 Templates hold `$name` placeholders. Values are pasted in as they are: never parsed, never evaluated, so a text full of
 braces and dollar signs stays that text. A template that changes its meaning gets a new version beside the old one.
@@ -7,8 +7,10 @@ braces and dollar signs stays that text. A template that changes its meaning get
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from string import Template
 
 from facviz.errors import InputError
@@ -21,8 +23,23 @@ _FRONT_MATTER = re.compile(r"---\n(?P<fields>.*?)\n---\n(?P<body>.*)", re.DOTALL
 _TASK_FIELDS = ("title", "roles", "sign", "sample_request")
 
 
+_own_tasks: ContextVar[Path | None] = ContextVar("own_tasks", default=None)
+_last_own_tasks: list[Path] = []
+
+
+def use_tasks(folder: Path | None) -> None:
+    """Find a workspace's own tasks too, here and in threads that name no folder; packaged names stay as packaged."""
+    _own_tasks.set(folder)
+    _last_own_tasks[:] = [] if folder is None else [folder]
+
+
 def task_names() -> list[str]:
-    """Names of the packaged tasks, without version, sorted."""
+    """Names of the packaged tasks and the workspace's own, without version, sorted."""
+    return sorted(_newest_tasks())
+
+
+def packaged_task_names() -> list[str]:
+    """Names that a workspace's own task cannot take."""
     return sorted(_newest(FOLDER / "tasks"))
 
 
@@ -31,22 +48,41 @@ def task_template(name: str) -> str:
 
     A name that already carries a version stays as it is.
     """
-    newest = _newest(FOLDER / "tasks")
-    known = {*newest.values(), *_templates(FOLDER / "tasks")}
-    if name not in newest and name not in known:
+    newest = _newest_tasks()
+    if name not in newest and name not in _task_files():
         raise InputError(f"There is no task {name!r}; choose one of {', '.join(task_names())}.")
     return newest.get(name, name)
 
 
 def load_task(name: str) -> TaskGuideline:
-    """The guideline of a packaged task: newest version, or the one named (`toxicity.v1`).
+    """The guideline of a task: newest version, or the one named (`toxicity.v1`).
 
     Raises:
-        InputError: no such task; the message lists the known ones.
+        InputError: no such task; the message lists the known ones. Or a task file of the workspace is damaged.
     """
     template = task_template(name)
-    text = (FOLDER / "tasks" / f"{template}.md").read_text(encoding="utf-8")
+    try:
+        text = _task_files()[template].read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"The task file {template}.md cannot be read ({error}); correct or delete it.") from error
     return parse_task(template.split(".")[0], text)
+
+
+def _task_files() -> dict[str, Traversable]:
+    """Template id → file, of every version of every task."""
+    packaged = FOLDER / "tasks"
+    files = {template: packaged / f"{template}.md" for template in _templates(packaged)}
+    own = _own_tasks.get() or next(iter(_last_own_tasks), None)
+    if own is not None and own.is_dir():
+        reserved = _newest(packaged)
+        files |= {t: own / f"{t}.md" for t in _templates(own) if t.split(".")[0] not in reserved}
+    return files
+
+
+def _newest_tasks() -> dict[str, str]:
+    """Name → id of its highest version."""
+    found = sorted((int(template.partition(".v")[2]), template) for template in _task_files())
+    return {template.split(".")[0]: template for _, template in found}
 
 
 def parse_task(name: str, text: str) -> TaskGuideline:

@@ -20,10 +20,14 @@ DERIVED_VIEWS = {
             CASE WHEN d.text IS NULL THEN e.outcome ELSE 'explained' END AS outcome,
             CASE WHEN d.text IS NULL THEN coalesce(e.scores, '{}') ELSE '{}' END AS scores,
             coalesce(d.status, 'unreviewed') AS status, d.reason, d.author AS reviewer, d."at" AS reviewed_at
-        FROM (SELECT * FROM explanation QUALIFY row_number() OVER (PARTITION BY sae_id, feature_id
-            ORDER BY author_kind = 'llm' AND prompt = '' DESC, outcome = 'explained' DESC,
-                coalesce(TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)), 0) DESC,
-                author_kind = 'lexical' DESC, version DESC) = 1) e
+        FROM (SELECT * FROM (SELECT *, TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)) AS auroc,
+                max(TRY(CAST(scores ->> '$.embedding_auroc_lexical' AS DOUBLE))) OVER feature AS words
+            FROM explanation WINDOW feature AS (PARTITION BY sae_id, feature_id))
+            QUALIFY row_number() OVER (PARTITION BY sae_id, feature_id
+                ORDER BY author_kind = 'llm' AND prompt = '' DESC, CASE
+                    WHEN author_kind = 'llm' THEN if(outcome = 'explained', coalesce(auroc, 0), -1)
+                    ELSE if(outcome = 'explained', coalesce(words, auroc, 1), 0.5) END DESC,
+                author_kind = 'lexical' DESC, outcome = 'explained' DESC, version DESC) = 1) e
         FULL JOIN (SELECT * FROM decision WHERE kind = 'explanation') d USING (sae_id, feature_id)""",
     "current_relevance": """
         SELECT task, sae_id, feature_id, source, verdict, score, rationale, author, coalesce(theme, '') AS theme
@@ -38,8 +42,10 @@ DERIVED_VIEWS = {
 }
 """Tables joined with what people decided: a person's words win over a machine's.
 
-Of several explanations the one with the better held-out score is shown, and words alone win a tie. Imported ones, which
-no prompt of ours asked for, somebody wanted to see: they come first, unscored as they are.
+Of several explanations the one with the better held-out score is shown, and words alone win a tie. What a model wrote
+must have scored better: words alone that nobody scored (the model's stage does) are not beaten, and "no clear pattern"
+counts as chance, .5.
+Imported ones, which no prompt of ours asked for, somebody wanted to see: they come first, unscored as they are.
 """
 
 NAMED_QUERIES = {
@@ -76,10 +82,14 @@ NAMED_QUERIES = {
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
         ORDER BY feature_id, split, rank""",
     "written_explanations": """
-        SELECT feature_id, author_kind, author, outcome,
+        SELECT feature_id, author_kind, author, outcome, text,
             TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)) AS score,
-            TRY(CAST(scores ->> '$.embedding_auroc_shuffled' AS DOUBLE)) AS shuffled
+            TRY(CAST(scores ->> '$.embedding_auroc_shuffled' AS DOUBLE)) AS shuffled,
+            TRY(CAST(scores ->> '$.embedding_auroc_lexical' AS DOUBLE)) AS words
         FROM explanation WHERE sae_id = $sae_id AND ($author IS NULL OR author = $author) ORDER BY feature_id""",
+    "explanations_by": """
+        SELECT feature_id, version, text, author_kind, author, prompt, outcome, scores FROM explanation
+        WHERE sae_id = $sae_id AND author_kind = $wrote_by ORDER BY feature_id""",
     "documents_of": """
         SELECT feature_id, doc_no FROM doc_activation
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
@@ -203,6 +213,27 @@ NAMED_QUERIES = {
         FROM span s LEFT JOIN document d USING (dataset_id, doc_no)
         WHERE s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.feature_id = $feature_id AND s.rank < $n
         ORDER BY s.split, s.rank""",
+    "explainable_features": """
+        SELECT s.feature_id, coalesce(any_value(e.outcome) = 'explained', false) AS is_explained
+        FROM span s LEFT JOIN current_explanation e USING (sae_id, feature_id)
+        WHERE s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.split <> 'score'
+        GROUP BY s.feature_id ORDER BY s.feature_id""",
+    "held_out_features": """
+        SELECT DISTINCT feature_id FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
+            AND split <> 'explain' ORDER BY feature_id""",
+    "neighbours_of": """
+        SELECT feature_id, neighbours FROM feature
+        WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id""",
+    "scores_of": """
+        SELECT * FROM explanation_score WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[]))
+        QUALIFY row_number() OVER (PARTITION BY feature_id, kind, judge ORDER BY "at" DESC) = 1
+        ORDER BY feature_id, kind""",
+    "feature_scores": """
+        SELECT s.*, coalesce(s.text = '' OR s.text = e.text, false) AS is_current FROM explanation_score s
+        LEFT JOIN current_explanation e USING (sae_id, feature_id)
+        WHERE s.sae_id = $sae_id AND s.feature_id = $feature_id
+        QUALIFY row_number() OVER (PARTITION BY s.kind, s.judge ORDER BY is_current DESC, s."at" DESC) = 1
+        ORDER BY s.kind, s.judge""",
     "feature_relevance": """
         SELECT * FROM current_relevance WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY task, source""",
     "feature_decisions": "SELECT * FROM decision WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY ALL",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of a table; a workspace written by a newer facviz is refused."""
 
 MODE = "inference"
@@ -144,6 +144,31 @@ TABLES: dict[str, pa.Schema] = {
             ("prompt", pa.string()),
             ("outcome", pa.string()),
             ("scores", pa.string()),
+        ]
+    ),
+    "explanation_score": pa.schema(
+        [
+            ("sae_id", pa.string()),
+            ("dataset_id", pa.string()),
+            ("feature_id", pa.int32()),
+            ("kind", pa.string()),
+            ("judge", pa.string()),
+            ("explainer", pa.string()),
+            ("text", pa.string()),
+            ("negatives", pa.string()),
+            ("chance", pa.float64()),
+            ("n", pa.int32()),
+            ("n_invalid", pa.int32()),
+            ("n_positive", pa.int32()),
+            ("accuracy", pa.float64()),
+            ("low", pa.float64()),
+            ("high", pa.float64()),
+            ("sensitivity", pa.float64()),
+            ("specificity", pa.float64()),
+            ("shuffled", pa.float64()),
+            ("n_shuffled", pa.int32()),
+            ("intervals", pa.string()),
+            ("at", pa.string()),
         ]
     ),
     "relevance": pa.schema(

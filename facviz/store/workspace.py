@@ -13,11 +13,14 @@ from typing import IO, Any
 
 from facviz.errors import WorkspaceError
 from facviz.files import disk_errors, user_path, write_text_atomically
+from facviz.prompts import use_tasks
 from facviz.store.manifest import Manifest, Scope
 from facviz.store.reader import Reader
 from facviz.store.schema import SCHEMA_VERSION
 
 META_FILE = "workspace.json"
+TASKS_FOLDER = "tasks"
+"""Tasks that somebody wrote for this workspace."""
 POLL_SECONDS = 0.5
 
 
@@ -161,4 +164,5 @@ def open_workspace(path: str | os.PathLike[str]) -> Workspace:
         raise WorkspaceError(
             f"{root} was written by a newer facviz (schema {version}, this one knows {SCHEMA_VERSION}); update facviz."
         )
+    use_tasks(workspace.root / TASKS_FOLDER)
     return workspace

@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 MESSAGES, COMPLETIONS, MODELS = "/v1/messages", "/v1/chat/completions", "/v1/models"
+BATCHES = "/v1/messages/batches"
 
 
 class Fault(StrEnum):
@@ -66,11 +68,18 @@ class StubServer:
     input_tokens: int = 100
     output_tokens: int = 50
     models: tuple[str, ...] = ("stub-model",)
+    n_polls: int = 2
+    """How often a batch must be asked for before it has ended."""
+    batch_fault: Fault | None = None
+    """What meets a batch that is handed in; DROP takes it and never says so."""
+    batches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Results of every batch taken, by its id."""
     requests: list[Received] = field(default_factory=list)
     n_most_at_once: int = 0
 
     def __enter__(self) -> Self:
         self._lock, self._closing, self._n_now = threading.Lock(), threading.Event(), 0
+        self._polls: dict[str, int] = {}
         handler = type("Handler", (_Handler,), {"stub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -100,6 +109,31 @@ class StubServer:
         self._closing.wait(self.delay_seconds)
         return line
 
+    def take_batch(self, body: dict[str, Any]) -> str:
+        """Answer every request of a batch from the script; the batch's id."""
+        results = []
+        for item in body["requests"]:
+            line = self.receive(BATCHES, {"custom-id": item["custom_id"]}, item["params"])
+            self.leave()
+            results.append({"custom_id": item["custom_id"], "result": _batch_result(self, line, item["params"])})
+        batch_id = f"msgbatch_{len(self.batches)}"
+        self.batches[batch_id] = results[::-1]  # in any order but that of the requests
+        self._polls[batch_id] = 0
+        return batch_id
+
+    def batch(self, batch_id: str, *, is_poll: bool = False) -> dict[str, Any]:
+        """A batch as the API shows it."""
+        self._polls[batch_id] += is_poll
+        n, is_ended = len(self.batches[batch_id]), self._polls[batch_id] >= self.n_polls
+        counts = {"processing": 0 if is_ended else n, "succeeded": n if is_ended else 0}
+        return {
+            "id": batch_id, "type": "message_batch", "processing_status": "ended" if is_ended else "in_progress",
+            "request_counts": counts | {"errored": 0, "canceled": 0, "expired": 0}, "archived_at": None,
+            "cancel_initiated_at": None, "ended_at": None, "created_at": datetime.now(UTC).isoformat(),
+            "expires_at": datetime.now(UTC).isoformat(),
+            "results_url": f"{self.url}{BATCHES}/{batch_id}/results" if is_ended else None,
+        }  # fmt: skip
+
     def leave(self) -> None:
         """The request was answered, or never will be."""
         with self._lock:
@@ -114,18 +148,47 @@ class _Handler(BaseHTTPRequestHandler):
     stub: StubServer
 
     def do_GET(self) -> None:
-        """The list of models."""
+        """The list of models, batches, one of them, or its results."""
+        if self.path.startswith(BATCHES):
+            self._show_batches(self.path.removeprefix(BATCHES).partition("?")[0].strip("/"))
+            return
         self._send(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.stub.models]})
 
     def do_POST(self) -> None:
         """One line of the script."""
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
+        if self.path == BATCHES:
+            self._take_batch(body)
+            return
         line = self.stub.receive(self.path, headers, body)
         try:
             self._play(line, str(body.get("model", "")))
         finally:
             self.stub.leave()
+
+    def _show_batches(self, path: str) -> None:
+        if not path:
+            every = [self.stub.batch(batch_id) for batch_id in reversed(self.stub.batches)]
+            self._send(200, {"data": every, "has_more": False, "first_id": None, "last_id": None})
+        elif path.endswith("/results"):
+            lines = [json.dumps(row) for row in self.stub.batches[path.removesuffix("/results")]]
+            self._send_raw(200, "\n".join(lines).encode() + b"\n", "application/binary")
+        else:
+            self._send(200, self.stub.batch(path, is_poll=True))
+
+    def _take_batch(self, body: dict[str, Any]) -> None:
+        fault = self.stub.batch_fault
+        if fault is not None and fault in _ERRORS:
+            self._fail(fault)
+            return
+        taken = self.stub.take_batch(body)
+        if fault is Fault.DROP:
+            self.close_connection = True
+        elif fault is Fault.HANG:
+            self.stub.hang()
+        else:
+            self._send(200, self.stub.batch(taken))
 
     def log_message(self, *args: object) -> None:
         """Quiet."""
@@ -143,18 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, line: str | Fault, model: str) -> None:
         fault = line if isinstance(line, Fault) else None
         text = str(line) if fault is None else _TEXTS.get(fault, "")
-        self._send(200, (self._message if self.path == MESSAGES else self._completion)(fault, text, model))
-
-    def _message(self, fault: Fault | None, text: str, model: str) -> dict[str, Any]:
-        details = {"type": "refusal", "category": "frontier_llm", "explanation": None}
-        reasons = {Fault.REFUSAL: "refusal", Fault.TRUNCATION: "max_tokens"}
-        return {
-            "id": "msg_stub", "type": "message", "role": "assistant", "model": model,
-            "content": [{"type": "text", "text": text}] if text else [],
-            "usage": {"input_tokens": self.stub.input_tokens, "output_tokens": self.stub.output_tokens},
-            "stop_reason": reasons.get(fault, "end_turn") if fault else "end_turn",
-            "stop_details": details if fault is Fault.REFUSAL else None,
-        }  # fmt: skip
+        is_message = self.path == MESSAGES
+        self._send(200, _message(self.stub, fault, text, model) if is_message else self._completion(fault, text, model))
 
     def _completion(self, fault: Fault | None, text: str, model: str) -> dict[str, Any]:
         refusal = "I cannot help with that." if fault is Fault.REFUSAL else None
@@ -174,16 +227,43 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, {"type": "error", "error": error}, {"retry-after": self.stub.retry_after} if waits else {})
 
     def _send(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        raw = json.dumps(body).encode()
+        self._send_raw(status, json.dumps(body).encode(), "application/json", headers)
+
+    def _send_raw(self, status: int, raw: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
         try:
             self.send_response(status)
-            for name, value in {"content-type": "application/json", **(headers or {})}.items():
+            for name, value in {"content-type": kind, **(headers or {})}.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
         except OSError:  # the client went away, which kills do
             self.close_connection = True
+
+
+def _message(stub: StubServer, fault: Fault | None, text: str, model: str) -> dict[str, Any]:
+    """A reply of the Messages API."""
+    details = {"type": "refusal", "category": "frontier_llm", "explanation": None}
+    reasons = {Fault.REFUSAL: "refusal", Fault.TRUNCATION: "max_tokens"}
+    return {
+        "id": "msg_stub", "type": "message", "role": "assistant", "model": model,
+        "content": [{"type": "text", "text": text}] if text else [],
+        "usage": {"input_tokens": stub.input_tokens, "output_tokens": stub.output_tokens},
+        "stop_reason": reasons.get(fault, "end_turn") if fault else "end_turn",
+        "stop_details": details if fault is Fault.REFUSAL else None,
+    }  # fmt: skip
+
+
+def _batch_result(stub: StubServer, line: str | Fault, params: dict[str, Any]) -> dict[str, Any]:
+    """What became of one request: a message, an error, or that it expired (HANG)."""
+    if line is Fault.HANG:
+        return {"type": "expired"}
+    if isinstance(line, Fault) and line in _ERRORS:
+        _, kind, words = _ERRORS[line]
+        return {"type": "errored", "error": {"type": "error", "error": {"type": kind, "message": words}}}
+    fault = line if isinstance(line, Fault) else None
+    text = str(line) if fault is None else _TEXTS.get(fault, "")
+    return {"type": "succeeded", "message": _message(stub, fault, text, str(params.get("model", "")))}
 
 
 _TEXTS = {Fault.INVALID_JSON: '{"text": "cut', Fault.TRUNCATION: "half a "}

@@ -12,9 +12,10 @@ import streamlit as st
 
 from facviz.config import CoverageConfig
 from facviz.coverage import Kind
+from facviz.prompts import use_tasks
 from facviz.store.database import Database
 from facviz.store.gap import Gap, read_gap
-from facviz.store.workspace import open_workspace
+from facviz.store.workspace import TASKS_FOLDER, open_workspace
 from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 def open_database(root: Path) -> Database:
     """The workspace's database, with everything that was written until now."""
     database = _database(str(root))
+    use_tasks(database.workspace.root / TASKS_FOLDER)  # sessions of one server may look at several workspaces
     database.sync()
     return database
 

@@ -83,6 +83,15 @@ def hostile_root(loop_copy):
         for i, c in enumerate(candidates)
     ]
     manifest.write_shard(synthesis, "candidate", "0", rows_to_arrow("candidate", hostile_candidates))
+    score = dict.fromkeys(("judge", "explainer", "text", "negatives"), HOSTILE) | {
+        "intervals": "[]",
+        "at": "2026-01-01",
+    }
+    score |= {"sae_id": sae["sae_id"], "feature_id": 12, "kind": "detection", "chance": 0.5, "accuracy": 0.5, "n": 4}
+    score |= {"low": 0.1, "high": 0.9, "n_invalid": 0}
+    scored = Scope("score", "hostile", "d" * 16)
+    manifest.write_shard(scored, "explanation_score", "0", rows_to_arrow("explanation_score", [score]))
+    manifest.mark_done(scored, {})
     with Database(workspace) as database:
         database.sync()
         for feature_id in range(25):

@@ -164,7 +164,9 @@ def test_no_document_of_a_thousand_features_serves_both_explaining_and_scoring()
     )
     evidence = [Evidence(explain[f], negatives[f]) for f in explain]
     read = explain_requests(evidence, settings=ExplainerSettings(), rng_seed=1)
-    shown = {item.feature_id: doc_numbers([request]) for item, request in zip(evidence, read)}
+    lines = explain_requests(evidence, settings=ExplainerSettings(is_plain=True), rng_seed=1)
+    shown = {item.feature_id: doc_numbers(requests) for item, *requests in zip(evidence, read, lines)}
+    assert all(doc_numbers([line]) for line in lines)
     explanations = [explained(f) for f in explain]
     given = {"settings": TrialSettings(), "rng_seed": 1}
     asked = [

@@ -414,3 +414,23 @@ def test_a_model_about_to_retire_is_still_asked(open_on):
         client = open_on("anthropic", server)
         client.adapter.model = "claude-sonnet-4-5"
         assert reply_of(client).text == GOOD
+
+
+@pytest.mark.parametrize("raw", ["soon", "0", "-1", "inf", "nan"])
+def test_a_time_limit_that_is_none_is_refused_in_one_sentence(tmp_path, monkeypatch, raw):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("FACVIZ_LLM_TIMEOUT", raw)
+    with pytest.raises(InputError, match=r"FACVIZ_LLM_TIMEOUT is .* seconds above 0"):
+        open_client("anthropic", None, tmp_path)
+
+
+def test_the_time_limit_of_the_environment_ends_a_call(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("FACVIZ_LLM_TIMEOUT", "0.3")
+    with StubServer([Fault.HANG, GOOD]) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        with open_client("anthropic", None, tmp_path, concurrency=1) as client:
+            client.backoff_seconds = 0.01
+            (reply,) = client.complete([LLMRequest(MESSAGES_SENT, schema=SCHEMA)])[0]
+    assert reply.outcome is Outcome.OK
+    assert [row["outcome"] for row in call_rows(tmp_path)] == ["unknown", "ok"]

@@ -177,11 +177,11 @@ def test_a_dead_key_ends_the_run_in_one_sentence(anthropic, explain):
 
 def test_the_explanation_that_held_better_on_unseen_spans_is_shown(root, anthropic, explain):
     explain()  # the words alone, scored
-    by_words = {row["feature_id"]: row["score"] for row in written(root, "lexical")}
     with StubServer([GOOD]) as server:
         anthropic(server)
         _, told, _ = explain("--provider", "anthropic")
     by_model = {row["feature_id"]: row["score"] for row in written(root)}
+    by_words = {row["feature_id"]: row["words"] for row in written(root)}
     shown = {row["feature_id"]: row for row in open_workspace(root).explanations().to_pylist()}
     both = [f for f, score in by_model.items() if score is not None and by_words.get(f) is not None]
     better = [f for f in both if by_model[f] > by_words[f]]
@@ -190,6 +190,23 @@ def test_the_explanation_that_held_better_on_unseen_spans_is_shown(root, anthrop
     worded = {row["feature_id"] for row in written(root, "lexical") if row["outcome"] == "explained"}
     assert {f for f in explained & worded if shown[f]["author_kind"] == "llm"} == set(better) & worded
     assert set(both) & worded - set(better), "the words must win somewhere"
+
+
+def test_what_a_model_wrote_is_not_shown_over_words_that_are_unscored_or_without_a_pattern(root, anthropic, explain):
+    explain("--no-score")
+    _, first, _ = explain("--no-score")
+    assert first["n_scored"] == 0
+    with StubServer([GOOD]) as server:
+        anthropic(server)
+        explain("--provider", "anthropic")
+    rows = {row["feature_id"]: row for row in written(root)}
+    worded = {row["feature_id"]: row["outcome"] for row in written(root, "lexical")}
+    shown = {row["feature_id"]: row["author_kind"] for row in open_workspace(root).explanations().to_pylist()}
+    for feature, row in rows.items():
+        bar = row["words"] if worded[feature] == "explained" else 0.5
+        is_better = row["score"] is not None and bar is not None and row["score"] > bar
+        assert shown[feature] == ("llm" if is_better else "lexical")
+    assert set(shown.values()) == {"llm", "lexical"}
 
 
 @pytest.mark.parametrize(

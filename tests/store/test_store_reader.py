@@ -38,6 +38,7 @@ PARAMETERS = {
     "review": None,
     "reason": None,
     "author": None,
+    "wrote_by": "author_kind 'é' 0",
 }
 
 

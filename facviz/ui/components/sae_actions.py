@@ -12,6 +12,7 @@ import streamlit as st
 
 from facviz.errors import WorkspaceError
 from facviz.files import disk_errors
+from facviz.ui.components.explain_forms import ask_button
 from facviz.ui.components.jobs import start
 from facviz.ui.components.sae_forms import train_further
 from facviz.ui.frame import Here
@@ -41,6 +42,7 @@ def actions(here: Here, row: SaeRow, datasets: Sequence[str], *, is_busy: bool) 
                 on_click=partial(train_further, row.sae_id),
                 help="Opens the form below with this SAE as the start.",
             )
+            ask_button(here, row.sae_id, "sae")
         with st.popover("Export", key="fv_sae_export", icon=":material/download:"):
             _export(here, row)
 
