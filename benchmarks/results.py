@@ -1,4 +1,8 @@
-"""What a bench returns and how it is timed: ours and the reference in turn, so that a busy machine slows both."""
+"""What a bench returns and how it is timed.
+
+A `Result` is a ratio, ours and the reference measured in turn, so that a busy machine slows both. A `Bound` is a
+quantity that must not exceed its bar, where no reference would mean anything: what a person waits for, memory.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,26 @@ class Result:
         """Fields of the record with `passed`, rates and ratios rounded to four digits."""
         rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in asdict(self).items()}
         return rounded | {"passed": self.passed}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One bench with an absolute bar: what was measured, in `unit`, and the most it may be."""
+
+    bench: str
+    unit: str
+    ours: float
+    at_most: float
+    settings: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """The bar is not exceeded; nothing measured is a miss."""
+        return self.ours <= self.at_most
+
+    def as_json(self) -> dict[str, Any]:
+        """Fields of the record with `passed`, the quantity rounded to four digits."""
+        return asdict(self) | {"ours": float(f"{self.ours:.4g}"), "passed": self.passed}
 
 
 @dataclass(slots=True)
