@@ -66,6 +66,14 @@ class Server:
                 return
         raise RuntimeError(f"The dashboard did not start; see {self._log}.")
 
+    def peak_gigabytes(self) -> float:
+        """The most memory that the running server has held so far."""
+        if self._process is None:
+            raise RuntimeError("The dashboard is not running.")
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024 / 1e9
+
     def stop(self) -> None:
         """End the process that was started, and only that."""
         if self._process is not None and self._process.poll() is None:
