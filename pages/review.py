@@ -5,7 +5,7 @@ import streamlit as st
 from facviz.ui import state
 from facviz.ui.components.decisions import show_problem
 from facviz.ui.components.keys import listen
-from facviz.ui.components.review import show_review
+from facviz.ui.components.review import show_review, show_taking_back
 from facviz.ui.components.review_tools import (
     HELP_KEY,
     ask_name,
@@ -39,6 +39,8 @@ with page("review") as here:
         choose_queue(here, looked, queue, wanted)
         if queue.feature_id is None:
             show_problem()
+            with st.container(horizontal=True, gap="small"):
+                show_taking_back(here)
             empty(
                 "Nothing is waiting here",
                 "Choose another list above, or see what the features cover.",

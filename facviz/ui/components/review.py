@@ -187,15 +187,18 @@ def _moves(here: Here, queue: QueueView, item: Item) -> None:
             (":material/chevron_right:", "Right", "Next", queue.after),
         ):
             _icon(icon, key.lower(), key, words, _go, target, disabled=target is None)
-        _icon(":material/undo:", "undo", "U", "Take back your last decision, to any depth.", _undo_mine, here)
-        _icon(":material/redo:", "redo", "Y", "Bring back what your last undo took back.", _redo_mine, here)
-        if st.button(
-            "", icon=":material/keyboard:", key=HELP_KEY, shortcut="H", help="Keys and how this page works (?)"
-        ):
-            show_help()
+        show_taking_back(here)
         st.space("stretch")
         st.toggle("Blind", help=_BLIND_HELP, **follow("fv_review_blind", "blind", is_blind(), default=False))
         choose_context("review")
+
+
+def show_taking_back(here: Here) -> None:
+    """Undo, redo and help: also where no item is left to show."""
+    _icon(":material/undo:", "undo", "U", "Take back your last decision, to any depth.", _undo_mine, here)
+    _icon(":material/redo:", "redo", "Y", "Bring back what your last undo took back.", _redo_mine, here)
+    if st.button("", icon=":material/keyboard:", key=HELP_KEY, shortcut="H", help="Keys and how this page works (?)"):
+        show_help()
 
 
 def _icon(icon: str, name: str, key: str, words: str, action: Any, *arguments: Any, disabled: bool = False) -> None:

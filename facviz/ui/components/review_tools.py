@@ -211,10 +211,14 @@ def _bulk(here: Here, looked: Looked, wanted: Asked) -> None:
     if len(chosen) > PREVIEWED:
         st.caption(f"and {count(len(chosen) - PREVIEWED)} more, down to a score of {number(min(s for _, s in chosen))}")
     if st.button(
-        f"Accept {count(len(chosen))}", key="fv_review_bulk_go", type="primary", disabled=not chosen, shortcut="Enter"
+        f"Accept {count(len(chosen))}",
+        key="fv_review_bulk_go",
+        type="primary",
+        disabled=not chosen,
+        on_click=_accept_many,
+        args=(here, looked, [i for i, _ in chosen], wanted, least),
     ):
-        _accept_many(here, looked, [i for i, _ in chosen], wanted, least)
-        st.rerun()
+        st.rerun()  # which closes the dialog
 
 
 def _accept_many(here: Here, looked: Looked, ids: list[int], wanted: Asked, least: float) -> None:
