@@ -11,12 +11,12 @@ from facviz.ui.components.review_tools import (
     ask_name,
     asked,
     choose_queue,
+    open_queue,
     show_agreement,
     show_mine,
     show_progress,
 )
 from facviz.ui.frame import empty, page
-from facviz.views.review import read_queue
 from facviz.views.scope import look
 
 with page("review") as here:
@@ -28,7 +28,7 @@ with page("review") as here:
         task=state.query_text("task"),
     )
     wanted = asked()
-    queue = read_queue(here.database, looked, wanted, state.query_int("feature"), here.reviewer) if looked else None
+    queue = open_queue(here, looked, wanted) if looked else None
     listen(HELP_KEY, state.given_name(), state.set_reviewer)
     if looked is None or queue is None or not queue.n_all:
         why = "There are no explanations yet; the SAE page writes them once an SAE has read a data set."

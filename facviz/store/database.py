@@ -60,7 +60,8 @@ _epochs = itertools.count(1)
 class Database(Deciding):
     """The open file of one workspace; safe to share between threads, refused to a second process.
 
-    `epoch` grows with every change of content; `damaged` says in sentences which shards could not be taken in.
+    `epoch` grows with every change of content, `shard_epoch` only with what machines wrote; `damaged` says in sentences
+    which shards could not be taken in.
     """
 
     def __init__(self, workspace: Workspace, path: Path | None = None) -> None:
@@ -70,6 +71,7 @@ class Database(Deciding):
         self._writing = threading.RLock()
         self._seen: tuple[tuple[str, tuple[int, int, int]], ...] = ()
         self.epoch = next(_epochs)
+        self.shard_epoch = self.epoch
         self.damaged: list[str] = []
         self._connection = self._open()
         self._inode = self.path.stat().st_ino
@@ -95,6 +97,7 @@ class Database(Deciding):
             return False
         with self._writing, self._transaction() as cursor:
             changed, self.damaged = _take_in_shards(cursor, self.workspace)
+            self.shard_epoch = next(_epochs) if changed else self.shard_epoch
             changed |= _take_in_events(cursor, self.workspace)
         self._seen = seen
         if changed:

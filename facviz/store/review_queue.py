@@ -25,7 +25,7 @@ plus 0.2, up to 1.0, where its maximum on anchor or seed set lies within a fifth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -105,11 +105,10 @@ valued AS (
     SELECT *, least(1.0, 0.2 * is_near::INTEGER + CASE WHEN state >= 3 THEN 1.0 WHEN state = 2 THEN 0.7
             WHEN state = 1 THEN 0.5 WHEN is_below THEN 0.3 ELSE 0.1 END) AS effect,
         greatest(0.1, 0.5 * weak + 0.3 * disagreement + 0.2 * near_level) AS uncertainty
-    FROM parts WHERE is_explained OR feature_id IN (SELECT feature_id FROM touched))"""
+    FROM parts)"""
 _PEOPLE = """
 held AS (SELECT feature_id, status, author, "at" FROM decision WHERE kind = 'explanation' AND sae_id = $sae_id),
 own AS (SELECT * FROM opinion WHERE kind = 'explanation' AND sae_id = $sae_id),
-touched AS (SELECT feature_id FROM held UNION SELECT feature_id FROM own),
 seen AS (
     SELECT feature_id, bool_or(actor = $me) AS is_mine, bool_or(actor <> $me AND look = '') AS is_others,
         bool_or(actor = $me AND look = 'repeat') AS is_repeated,
@@ -127,10 +126,11 @@ people AS (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Queue:
-    """Live features that are explained or decided on, most worth a look first; one entry a feature in every array."""
+class Parts:
+    """The value of every live feature, most worth a look first, from machine-made rows; one entry a feature."""
 
     feature_id: npt.NDArray[np.int64]
+    is_explained: npt.NDArray[np.bool_]
     value: npt.NDArray[np.float64]
     effect: npt.NDArray[np.float64]
     uncertainty: npt.NDArray[np.float64]
@@ -142,28 +142,53 @@ class Queue:
     state: npt.NDArray[np.int64]  # number of STATES
     is_near: npt.NDArray[np.bool_]  # δ
     is_below: npt.NDArray[np.bool_]  # one step below the level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queue(Parts):
+    """Those that are explained or decided on, with what people did."""
+
     status: npt.NDArray[np.int64]  # number of STATUSES
     is_second: npt.NDArray[np.bool_]  # decided by others alone
     is_mixed: npt.NDArray[np.bool_]  # people differ, or one person from themselves, and nobody settled it
 
 
-_MACHINE = ("value", "effect", "uncertainty", "weak", "disagreement", "near_level", "score", "density")
+_NUMBERS = ("value", "effect", "uncertainty", "weak", "disagreement", "near_level", "score", "density")
 
 
-def read_review_queue(reader: Queries, scope: TableScope, me: str) -> Queue:
-    """Every feature that fires and is explained or decided on, most valuable first."""
-    # The order is of machine-made rows alone; ties go to the more frequent feature, then the lower number.
-    sql = (
-        f"WITH {_PEOPLE}, {_PARTS} SELECT v.*, effect * uncertainty AS value, "  # noqa: S608
-        f"coalesce(list_position({list(STATUSES)}, p.status) - 1, 0) AS status, "
-        "coalesce(p.is_second, false) AS is_second, coalesce(p.is_mixed, false) AS is_mixed "
-        "FROM valued v LEFT JOIN people p USING (feature_id) ORDER BY value DESC, density DESC, feature_id"
+def read_parts(reader: Queries, scope: TableScope) -> Parts:
+    """The machine's half of the queue, which no decision changes: worth keeping between decisions."""
+    # Ties go to the more frequent feature, then to the lower number.
+    found = reader.select(
+        f"WITH {_PARTS} SELECT *, effect * uncertainty AS value FROM valued "  # noqa: S608
+        "ORDER BY value DESC, density DESC, feature_id",
+        **scope.parameters,
     )
-    found = reader.select(sql, **scope.parameters, me=me)
-    whole = {name: found[name].to_numpy().astype(np.int64) for name in ("feature_id", "state", "status")}
-    parts = {name: found[name].to_numpy().astype(np.float64) for name in _MACHINE}
-    flags = {name: found[name].to_numpy().astype(np.bool_) for name in ("is_near", "is_below", "is_second", "is_mixed")}
-    return Queue(**whole, **parts, **flags)
+    whole = {name: found[name].to_numpy().astype(np.int64) for name in ("feature_id", "state")}
+    parts = {name: found[name].to_numpy().astype(np.float64) for name in _NUMBERS}
+    flags = {name: found[name].to_numpy().astype(np.bool_) for name in ("is_explained", "is_near", "is_below")}
+    return Parts(**whole, **parts, **flags)
+
+
+def read_review_queue(reader: Queries, scope: TableScope, me: str, parts: Parts | None = None) -> Queue:
+    """Every feature that fires and is explained or decided on, most valuable first."""
+    parts = parts or read_parts(reader, scope)
+    people = reader.select(f"WITH {_PEOPLE} SELECT * FROM people", sae_id=scope.sae_id, me=me)  # noqa: S608
+    status = np.zeros(len(parts.feature_id), np.int64)
+    is_second, is_mixed, is_touched = (np.zeros(len(status), np.bool_) for _ in range(3))
+    if people.num_rows and len(status):
+        by_id = np.argsort(parts.feature_id)
+        ids = people["feature_id"].to_numpy()
+        places = by_id[np.minimum(np.searchsorted(parts.feature_id[by_id], ids), len(by_id) - 1)]
+        is_live = parts.feature_id[places] == ids  # others are of dead features
+        places = places[is_live]
+        numbers = np.array([STATUSES.index(s) if s in STATUSES else 0 for s in people["status"].to_pylist()])
+        status[places], is_touched[places] = numbers[is_live], True
+        is_second[places] = people["is_second"].to_numpy().astype(np.bool_)[is_live]
+        is_mixed[places] = people["is_mixed"].to_numpy().astype(np.bool_)[is_live]
+    kept = parts.is_explained | is_touched
+    machine = {f.name: getattr(parts, f.name)[kept] for f in fields(Parts)}
+    return Queue(**machine, status=status[kept], is_second=is_second[kept], is_mixed=is_mixed[kept])
 
 
 def found_by_text(reader: Queries, sae_id: str, text: str) -> npt.NDArray[np.int64]:

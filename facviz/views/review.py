@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from facviz.store.events import UNDO, Target, active_events, event_of, look_of
 from facviz.store.queries import Queries
-from facviz.store.review_queue import STATES, STATUSES, Queue, found_by_text, read_review_queue, repeatable
+from facviz.store.review_queue import STATES, STATUSES, Parts, Queue, found_by_text, read_review_queue, repeatable
 from facviz.views.decisions import STATUS_WORDS
 from facviz.views.format import UNKNOWN, ago, count, number, percent
 from facviz.views.scope import Looked
@@ -133,9 +133,11 @@ class MyDecision:
     can_undo: bool
 
 
-def read_queue(queries: Queries, looked: Looked, asked: Asked, feature_id: int | None, me: str) -> QueueView:
+def read_queue(
+    queries: Queries, looked: Looked, asked: Asked, feature_id: int | None, me: str, parts: Parts | None = None
+) -> QueueView:
     """The queue around a feature; without one, or with one that is not explained, its first member."""
-    queue, is_in, counts = _members(queries, looked, asked, me)
+    queue, is_in, counts = _members(queries, looked, asked, me, parts)
     ids = queue.feature_id
     found = np.flatnonzero(ids == feature_id) if feature_id is not None else np.empty(0, np.int64)
     members = np.flatnonzero(is_in)
@@ -165,10 +167,10 @@ def members_of(queries: Queries, looked: Looked, asked: Asked, me: str) -> tuple
 
 
 def _members(
-    queries: Queries, looked: Looked, asked: Asked, me: str
+    queries: Queries, looked: Looked, asked: Asked, me: str, parts: Parts | None = None
 ) -> tuple[Queue, npt.NDArray[np.bool_], dict[str, int]]:
     """All features in the order asked for, which of them the list holds, and how many each list holds."""
-    queue = read_review_queue(queries, looked.table, me)
+    queue = read_review_queue(queries, looked.table, me, parts)
     if asked.order == "score":
         queue = _ordered(queue, np.where(np.isnan(queue.score), np.inf, queue.score))
     elif asked.order == "density":

@@ -76,12 +76,10 @@ def _counts(row: Row, look: str) -> bool:
 
 
 def _judged(judged: Judged, look: str, verdict: Row | None, *, is_hidden: bool) -> Judged:
-    by_person, person = (judged.by_person, judged.person) if not look else ("", "")
-    if look and verdict is not None:
-        by_person, person = str(verdict["label"]), str(verdict["actor"])
-    if is_hidden:
-        return replace(judged, by_machine="", why="", by_person="", person="")
-    return replace(judged, by_person=by_person, person=person)
+    if look:  # one's own verdict alone, with the event that an undo takes back
+        own = (str(verdict["label"]), str(verdict["actor"]), str(verdict["event_id"])) if verdict else ("", "", "")
+        judged = replace(judged, by_person=own[0], person=own[1], seen=own[2])
+    return replace(judged, by_machine="", why="", by_person="", person="") if is_hidden else judged
 
 
 def _others(rows: Sequence[Row]) -> list[tuple[str, str]]:

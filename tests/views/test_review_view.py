@@ -8,8 +8,19 @@ import pytest
 
 from facviz.store.database import Database
 from facviz.store.events import candidate_of, explanation_of, relevance_of
+from facviz.store.events import queue_of as queue_of_name
 from facviz.store.workspace import open_workspace
-from facviz.views.review import Asked, my_decisions, pace, progress, read_queue
+from facviz.views.review import (
+    Asked,
+    describe,
+    members_of,
+    my_decisions,
+    next_repeat,
+    pace,
+    progress,
+    read_queue,
+    saved_queues,
+)
 from facviz.views.scope import look
 
 
@@ -92,3 +103,51 @@ def test_pace_is_decisions_a_minute_and_unknown_at_first():
     assert pace([], 10.0) == "–"
     assert pace([5.0], 10.0) == "–"
     assert pace([0.0, 20.0, 30.0], 60.0) == "3.00"
+
+
+def test_filters_narrow_the_list_and_its_counts_and_say_so_in_words(planted):
+    database, looked = planted
+    missing = read_queue(database, looked, Asked(state="filled"), None, "ann")
+    everything = queue_of(database, looked)
+    assert 0 < missing.n < everything.n == missing.n_all == 25
+    assert missing.counts["waiting"] == missing.n
+    mirror = Asked(words="Mirror")
+    view = read_queue(database, looked, mirror, None, "ann")
+    assert 12 in members_of(database, looked, mirror, "ann")[0]
+    assert view.n == len(members_of(database, looked, mirror, "ann")[0])
+    assert read_queue(database, looked, Asked(weak="1"), None, "ann").n == 0  # nothing was scored
+    assert describe(Asked(state="filled", weak="1", words="x"), 3) == (
+        "3 in “To review”, filled, score at most 0.7, explanation has “x”"
+    )
+
+
+def test_an_item_says_why_it_comes_now(planted):
+    database, looked = planted
+    parts = dict(queue_of(database, looked).why)
+    assert parts["Worth a look"].endswith("= effect × uncertainty")
+    assert "missing" in parts["Effect on coverage"]
+    assert "not scored" in parts["Uncertainty"]
+
+
+def test_a_saved_queue_is_the_newest_of_its_name_and_goes_when_removed(planted):
+    database, _ = planted
+    database.record("ann", queue_of_name("mine"), "save", {"asked": {"show": "flagged"}})
+    database.record("bob", queue_of_name("mine"), "save", {"asked": {"show": "mixed", "order": "<b>"}})
+    database.record("ann", queue_of_name("other"), "save", {"asked": {}})
+    [mine, other] = saved_queues(database)
+    assert (mine.name, mine.by, mine.asked) == ("mine", "bob", Asked(show="mixed"))
+    database.record("ann", queue_of_name("other"), "remove")
+    assert [queue.name for queue in saved_queues(database)] == ["mine"]
+    assert Asked.of(mine.asked.address) == mine.asked
+    assert other.asked == Asked()
+
+
+def test_one_decision_in_twenty_is_asked_again_once_there_are_enough(planted):
+    database, looked = planted
+    assert next_repeat(database, looked.sae_id, "ann", "00000000" * 4) is None
+    for feature in range(20):
+        database.record("ann", explanation_of(looked.sae_id, feature), "accept")
+    drawn = {next_repeat(database, looked.sae_id, "ann", "00000000" + f"{i:08x}" + "0" * 16) for i in range(40)}
+    assert drawn == set(range(10))  # not the last ten
+    lots = [f"{i:08x}" + "0" * 24 for i in range(1000)]
+    assert sum(next_repeat(database, looked.sae_id, "ann", lot) is not None for lot in lots[:200]) == 10

@@ -284,7 +284,7 @@ def _judge(here: Here, looked: Looked, item: Item, judged: Judged, verdict: str 
                 here.reviewer, target, "verdict", {**circumstances, "verdict": verdict}, seen=judged.seen
             )
         elif item.look:
-            here.database.undo_mine(here.reviewer, kinds=["relevance"])
+            here.database.undo_mine(here.reviewer, judged.seen)
         else:
             here.database.undo(here.reviewer, target)
     except FacvizError as error:

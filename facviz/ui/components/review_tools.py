@@ -11,7 +11,7 @@ import streamlit as st
 from facviz.errors import FacvizError
 from facviz.store.deciding import Choice
 from facviz.store.events import explanation_of, queue_of
-from facviz.ui import state
+from facviz.ui import resources, state
 from facviz.ui.components import review_session as session
 from facviz.ui.components.address import follow, plain_markdown
 from facviz.ui.components.decisions import say
@@ -31,6 +31,7 @@ from facviz.views.review import (
     my_decisions,
     pace,
     progress,
+    read_queue,
     saved_queues,
 )
 from facviz.views.scope import Looked
@@ -58,6 +59,12 @@ _KEYS = (
 def asked() -> Asked:
     """What the address asks for."""
     return Asked.of({name: state.query_text(name) for name in ("order", "show", "state", "weak", "words")})
+
+
+def open_queue(here: Here, looked: Looked, wanted: Asked) -> QueueView:
+    """The queue around the feature that the address names."""
+    parts = resources.review_parts(here.database, looked.table)
+    return read_queue(here.database, looked, wanted, state.query_int("feature"), here.reviewer, parts)
 
 
 def show_progress(queue: QueueView) -> None:
