@@ -141,7 +141,8 @@ def read_queue(
     ids = queue.feature_id
     found = np.flatnonzero(ids == feature_id) if feature_id is not None else np.empty(0, np.int64)
     members = np.flatnonzero(is_in)
-    n_done = len(ids) - counts["waiting"]
+    waiting = [STATUSES.index(s) for s in FILTERS["waiting"][1]]
+    n_done = int((~np.isin(queue.status, waiting)).sum())  # of all, whatever the filters let through
     if not len(found) and not len(members):
         return QueueView(None, None, 0, None, None, counts, n_done, len(ids))
     here = int(found[0]) if len(found) else int(members[0])

@@ -57,9 +57,8 @@ def test_thirty_features_by_keys_alone_with_three_undos_and_a_blind_round(serve,
     for word in ("first", "second"):
         assert "Hidden until you decide" in hidden.inner_text()
         page.keyboard.press("e")
-        field = page.locator("[class*=st-key-fv_explanation_] textarea")
-        field.wait_for()
-        field.focus()
+        page.keyboard.press("a")  # too early for the field, and swallowed
+        page.wait_for_function("document.activeElement.tagName === 'TEXTAREA'")
         page.keyboard.type(f"axtfs 1234? my {word} words")
         n = len(events(demo_root))
         page.keyboard.press("Control+Enter")

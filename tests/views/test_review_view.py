@@ -110,7 +110,7 @@ def test_filters_narrow_the_list_and_its_counts_and_say_so_in_words(planted):
     missing = read_queue(database, looked, Asked(state="filled"), None, "ann")
     everything = queue_of(database, looked)
     assert 0 < missing.n < everything.n == missing.n_all == 25
-    assert missing.counts["waiting"] == missing.n
+    assert (missing.counts["waiting"], missing.n_done) == (missing.n, 0)
     mirror = Asked(words="Mirror")
     view = read_queue(database, looked, mirror, None, "ann")
     assert 12 in members_of(database, looked, mirror, "ann")[0]

@@ -102,7 +102,7 @@ def show_actions(desk: Desk) -> None:
 
 
 def _buttons(desk: Desk) -> None:
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="xsmall" if desk.keys else "small"):
         _button(desk, "Accept", "A", "accept", ":material/check:", _record, "accept", primary=True)
         words = "Write" if desk.is_hidden else "Fix & accept" if desk.keys else "Edit"
         _button(desk, words, "E", "edit", ":material/edit:", _start_edit)

@@ -1,10 +1,10 @@
-// The question mark opens the help, and Esc leaves a text field, so that the keys decide again.
-// Nothing fires while a person types. The name given once is kept in this browser.
+// The question mark opens the help, Esc leaves a text field, and the field that E opens takes the keyboard, so that
+// whatever is typed lands in it: until it is there, no other key acts. The name given once is kept in this browser.
 const NAME = "facviz-reviewer";
+const PATIENCE = 3000; // milliseconds that a field may take to open
 
-function isTyping(event) {
-  const at = event.composedPath()[0];
-  return at instanceof HTMLElement && (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName));
+function isField(element) {
+  return element instanceof HTMLElement && (element.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName));
 }
 
 function remembered() {
@@ -15,27 +15,54 @@ function remembered() {
   }
 }
 
-export default function ({ data, setStateValue }) {
-  if (data.name && data.name !== remembered()) {
-    try {
-      window.localStorage.setItem(NAME, data.name);
-    } catch {
-      // A browser that stores nothing asks again.
-    }
-  } else if (!data.name && remembered()) {
-    setStateValue("name", remembered());
+function remember(name) {
+  try {
+    window.localStorage.setItem(NAME, name);
+  } catch {
+    // A browser that stores nothing asks again.
   }
+}
+
+export default function ({ data, setStateValue }) {
+  if (data.name && data.name !== remembered()) remember(data.name);
+  else if (!data.name && remembered()) setStateValue("name", remembered());
+
+  const button = (key) => document.querySelector(`.st-key-${key} button:not([disabled])`);
+  const field = () => document.querySelector(`[class*="st-key-${data.field}"] textarea`);
+  let opening = 0;
+
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (isTyping(event)) {
-      const at = event.composedPath()[0];
+    const at = event.composedPath()[0];
+    if (isField(at)) {
       if (event.key === "Escape" && at.tagName === "INPUT" && at.type === "text") at.blur();
       return;
     }
-    if (event.key !== "?") return;
-    const button = document.querySelector(`.st-key-${data.help} button`);
-    if (button && !document.querySelector('[role="dialog"]')) button.click();
+    if (Date.now() < opening) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      return;
+    }
+    if (document.querySelector('[role="dialog"]')) return;
+    if (event.key === "?") button(data.help)?.click();
+    if (event.key.toLowerCase() === "e" && button(data.open) && !field()) opening = Date.now() + PATIENCE;
   };
-  document.addEventListener("keydown", onKey);
-  return () => document.removeEventListener("keydown", onKey);
+
+  let seen = field();
+  const watcher = new MutationObserver(() => {
+    const now = field();
+    if (now && now !== seen) {
+      now.focus();
+      now.setSelectionRange(now.value.length, now.value.length);
+      opening = 0;
+    }
+    seen = now;
+  });
+
+  window.addEventListener("keydown", onKey, true);
+  watcher.observe(document.body, { childList: true, subtree: true });
+  return () => {
+    window.removeEventListener("keydown", onKey, true);
+    watcher.disconnect();
+  };
 }

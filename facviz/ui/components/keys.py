@@ -1,4 +1,4 @@
-"""What Streamlit's own shortcuts cannot do: `?` for help, Esc out of a field, a name kept in the browser.
+"""What Streamlit's own shortcuts cannot do: `?`, Esc out of a field, the keyboard into one, a name that stays.
 
 A Streamlit component of the second kind without any markup; its script lies beside this file and never acts while a
 person types.
@@ -26,4 +26,5 @@ def listen(help_key: str, name: str, on_name: Callable[[str], None]) -> None:
         if isinstance(found, str) and found.strip():
             on_name(found)
 
-    _mount(key=_KEY, data={"help": help_key, "name": name}, on_name_change=remembered)
+    data = {"help": help_key, "name": name, "open": "fv_decide_edit", "field": "fv_explanation_"}
+    _mount(key=_KEY, data=data, on_name_change=remembered)

@@ -20,7 +20,6 @@ from facviz.ui.components.decisions import Desk, say, show_actions, show_said, t
 from facviz.ui.components.feature import show_histogram, show_links
 from facviz.ui.components.review_tools import HELP_KEY, show_help
 from facviz.ui.components.spans import asked_amount, asked_context, choose_context, show_spans
-from facviz.ui.components.style import WIDE
 from facviz.ui.frame import Here
 from facviz.views.decisions import VERDICTS, Judged
 from facviz.views.feature import read_feature, read_spans
@@ -33,8 +32,7 @@ _BLIND_HELP = (
     "The machine's words, score and verdict stay hidden until you decided or wrote your own. "
     "What you write, and whether you saw the machine's words first, is recorded."
 )
-_TIGHT = """<style>.st-key-fv_review_desk [data-testid="stButton"] button{padding-left:10px;padding-right:10px}
-.st-key-fv_review_why{font-size:.85rem}</style>"""
+_TIGHT = """<style>.st-key-fv_review_desk [data-testid="stButton"] button{padding-left:8px;padding-right:8px}</style>"""
 
 
 def is_blind() -> bool:
@@ -68,7 +66,7 @@ def show_review(here: Here, looked: Looked, asked: Asked, queue: QueueView) -> N
         then=_onwards(here, looked, queue, item),
         circumstances=lambda: {**item.payload, **session.spent(), **_note(view.feature_id)},
     )
-    st.html(WIDE + _TIGHT)
+    st.html(_TIGHT)
     _moves(here, queue, item)
     decide, evidence = st.columns([1, 1], gap="large")
     with decide, st.container(key="fv_review_desk"):

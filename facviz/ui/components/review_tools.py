@@ -15,6 +15,7 @@ from facviz.ui import resources, state
 from facviz.ui.components import review_session as session
 from facviz.ui.components.address import follow, plain_markdown
 from facviz.ui.components.decisions import say
+from facviz.ui.components.style import WIDE
 from facviz.ui.frame import Here
 from facviz.views.agreement import read_agreement, seconds_per_person
 from facviz.views.format import UNKNOWN, count, number, short, visible
@@ -69,6 +70,7 @@ def open_queue(here: Here, looked: Looked, wanted: Asked) -> QueueView:
 
 def show_progress(queue: QueueView) -> None:
     """How many are done, and this reader's pace since the session began."""
+    st.html(WIDE)
     share, words = progress(queue)
     times = session.times()
     mine = f" · you: {count(len(times))} this session, {pace(times, time.time())} a minute" if times else ""
