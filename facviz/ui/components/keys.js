@@ -3,6 +3,11 @@
 const NAME = "facviz-reviewer";
 const PATIENCE = 3000; // milliseconds that a field may take to open
 
+// Outside the function, which runs again with every rerun of the page.
+let opening = 0; // until when a field is on its way
+let seen = null; // the field that was there last
+let stop = () => {};
+
 function isField(element) {
   return element instanceof HTMLElement && (element.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName));
 }
@@ -29,8 +34,6 @@ export default function ({ data, setStateValue }) {
 
   const button = (key) => document.querySelector(`.st-key-${key} button:not([disabled])`);
   const field = () => document.querySelector(`[class*="st-key-${data.field}"] textarea`);
-  let opening = 0;
-
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const at = event.composedPath()[0];
@@ -48,7 +51,6 @@ export default function ({ data, setStateValue }) {
     if (event.key.toLowerCase() === "e" && button(data.open) && !field()) opening = Date.now() + PATIENCE;
   };
 
-  let seen = field();
   const watcher = new MutationObserver(() => {
     const now = field();
     if (now && now !== seen) {
@@ -59,10 +61,12 @@ export default function ({ data, setStateValue }) {
     seen = now;
   });
 
+  stop();
   window.addEventListener("keydown", onKey, true);
   watcher.observe(document.body, { childList: true, subtree: true });
-  return () => {
+  stop = () => {
     window.removeEventListener("keydown", onKey, true);
     watcher.disconnect();
   };
+  return stop;
 }
