@@ -18,7 +18,7 @@ from facviz.ui.components import review_session as session
 from facviz.ui.components.address import feature_address, follow, plain_markdown
 from facviz.ui.components.decisions import Desk, say, show_actions, show_said, take_written
 from facviz.ui.components.feature import show_histogram, show_links
-from facviz.ui.components.review_tools import HELP_KEY, show_help
+from facviz.ui.components.review_tools import HELP_KEY, asks_once, show_help
 from facviz.ui.components.spans import asked_amount, asked_context, choose_context, show_spans
 from facviz.ui.frame import Here
 from facviz.views.decisions import VERDICTS, Judged
@@ -159,7 +159,7 @@ def _onwards(here: Here, looked: Looked, queue: QueueView, item: Item) -> Callab
         if item.is_blind and event["kind"] == "edit" and not item.look:
             return  # the machine's words are shown beside one's own before it goes on
         state.set_query(feature=queue.after)
-        if not item.look and event["kind"] not in ("skip", "reopen"):
+        if not item.look and event["kind"] not in ("skip", "reopen") and not asks_once():
             session.ask_again(next_repeat(here.database, looked.sae_id, here.reviewer, event["event_id"]))
 
     return then

@@ -260,8 +260,18 @@ def show_help() -> None:
     )
 
 
+def asks_once() -> bool:
+    """Whether the address asks for no hidden repeats."""
+    return state.query_text("once") == "1"
+
+
 def show_agreement(here: Here, looked: Looked) -> None:
     """How far people agree with each other, with themselves and with the machine."""
+    st.toggle(
+        "Ask me nothing twice",
+        help="Leaves out the hidden repeats, which measure how steady your decisions are.",
+        **follow("fv_review_once", "once", asks_once(), default=False),
+    )
     lines = read_agreement(here.database, looked)
     if not lines:
         st.caption(
