@@ -63,9 +63,14 @@ def asked() -> Asked:
 
 
 def open_queue(here: Here, looked: Looked, wanted: Asked) -> QueueView:
-    """The queue around the feature that the address names."""
+    """The queue around the feature that the address names.
+
+    What is shown goes into the address, so that it stays when somebody else decides on it meanwhile.
+    """
     parts = resources.review_parts(here.database, looked.table)
-    return read_queue(here.database, looked, wanted, state.query_int("feature"), here.reviewer, parts)
+    queue = read_queue(here.database, looked, wanted, state.query_int("feature"), here.reviewer, parts)
+    state.set_query(feature=queue.feature_id)
+    return queue
 
 
 def show_progress(queue: QueueView) -> None:
