@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -299,10 +300,10 @@ def _insert_events(cursor: duckdb.DuckDBPyConnection, events: list[dict[str, Any
 def _replace_states(cursor: duckdb.DuckDBPyConnection, keys: Sequence[str], events: Sequence[Event]) -> None:
     """What all events of these targets add up to, in place of what stood there."""
     parsed = [target for key in keys if (target := Target.parse(key)) is not None]
-    names = ("kind", "sae_id", "feature_id", "task", "candidate_id")
+    names = [field.name for field in fields(Target)]
     cursor.register("_gone", pa.table({name: [getattr(target, name) for target in parsed] for name in names}))
-    same = " AND ".join(f"d.{name} = g.{name}" for name in names)
     for table, (fold, schema) in _FOLDED.items():
+        same = " AND ".join(f"d.{name} = g.{name}" for name in names if name in schema.names)
         cursor.execute(f"DELETE FROM {table} d USING _gone g WHERE {same}")  # noqa: S608
         rows = fold(events)
         if rows:

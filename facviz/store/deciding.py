@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from facviz.errors import InputError
@@ -156,8 +156,7 @@ class Deciding(Queries):
             kind=kind,
             actor=actor,
         ).to_pylist()
-        names = ("kind", "sae_id", "feature_id", "task", "candidate_id")
-        return Target(**{n: rows[0][n] for n in names}) if rows else None
+        return Target(**{f.name: rows[0][f.name] for f in fields(Target)}) if rows else None
 
     def _append(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if events:
