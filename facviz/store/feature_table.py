@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from facviz.errors import InputError
 from facviz.store.queries import Queries
 from facviz.store.schema import MODE
@@ -32,15 +29,6 @@ SORTS = {
     "match": "match",
 }
 """Name of a sort → the expression it orders by; unknown values come last in both directions."""
-
-QUEUES = {
-    "gap": "greatest(state_rank, 1) DESC, n_anchor_docs DESC NULLS LAST, machine_rank DESC, density DESC, feature_id",
-    "score": "score ASC NULLS LAST, feature_id",
-    "density": "density DESC, feature_id",
-}
-"""Name of a review order → what it orders by: effect on coverage, weakest explanation, most frequent feature.
-
-Nothing in them follows from a person's decision, so that deciding on a feature never moves it."""
 
 _TABLE = """
 run AS (
@@ -191,30 +179,6 @@ def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
     )
     [row] = reader.select(sql, **scope.parameters).to_pylist()
     return {name: int(n) for name, n in row.items()}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Queue:
-    """Live features in the order they are to be looked at, and what was decided on each."""
-
-    feature_ids: npt.NDArray[np.int64]
-    status: npt.NDArray[np.str_]
-
-
-def review_queue(reader: Queries, scope: TableScope, order: str) -> Queue:
-    """Every feature that fires and is explained, most worth a look first.
-
-    Raises:
-        InputError: there is no such order.
-    """
-    if order not in QUEUES:
-        raise InputError(f"There is no review order {order!r}; choose one of {', '.join(QUEUES)}.")
-    sql = (
-        f"WITH {_TABLE} SELECT feature_id, status FROM listed "  # noqa: S608
-        f"WHERE NOT is_dead AND (explanation <> '' OR status <> 'unreviewed') ORDER BY {QUEUES[order]}"
-    )
-    found = reader.select(sql, **scope.parameters)
-    return Queue(found["feature_id"].to_numpy().astype(np.int64), np.array(found["status"].to_pylist(), np.str_))
 
 
 def _filtered(chosen: TableFilter) -> tuple[str, list[str], dict[str, object]]:

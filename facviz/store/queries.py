@@ -189,7 +189,20 @@ NAMED_QUERIES = {
     "sample_states": """
         SELECT synth_id, review, count(*) AS n FROM current_candidate WHERE accepted AND synth_id = $synth_id
         GROUP BY ALL ORDER BY ALL""",
-    "events_of": 'SELECT * FROM review_event WHERE target = $target ORDER BY "at"',
+    "events_of": 'SELECT * FROM review_event WHERE target = $target ORDER BY "at", rowid',
+    "opinions": """
+        SELECT * FROM opinion WHERE kind = $kind AND sae_id = $sae_id AND (kind <> 'relevance' OR task = $task)
+        ORDER BY feature_id, task, actor, look""",
+    "opinions_of": """
+        SELECT * FROM opinion WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY "at", actor""",
+    "queue_events": """
+        SELECT * FROM review_event WHERE starts_with(target, 'queue/') AND kind IN ('save', 'remove')
+        ORDER BY "at", rowid""",
+    "recent_decisions_by": """
+        SELECT * FROM review_event WHERE actor = $actor AND kind <> 'undo'
+            AND split_part(target, '/', 1) IN ('explanation', 'relevance') ORDER BY "at" DESC, rowid DESC LIMIT $n""",
+    "events_of_many": """
+        SELECT * FROM review_event WHERE target IN (SELECT unnest($among::VARCHAR[])) ORDER BY "at", rowid""",
     "recent_events": 'SELECT * FROM review_event ORDER BY "at" DESC LIMIT $n',
     "decisions": 'SELECT * FROM decision WHERE kind = $kind AND ($sae_id IS NULL OR sae_id = $sae_id) ORDER BY "at"',
     "feature_stats_of": """
@@ -201,6 +214,11 @@ NAMED_QUERIES = {
     "feature_direction": "SELECT * FROM feature WHERE sae_id = $sae_id AND feature_id = $feature_id",
     "feature_explanation": """
         SELECT * FROM current_explanation WHERE sae_id = $sae_id AND feature_id = $feature_id""",
+    "written_explanation": """
+        SELECT * FROM explanation WHERE sae_id = $sae_id AND feature_id = $feature_id
+        ORDER BY author_kind = 'llm' AND prompt = '' DESC, outcome = 'explained' DESC,
+            coalesce(TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)), 0) DESC, author_kind = 'lexical' DESC,
+            version DESC LIMIT 1""",
     "explanation_texts": """
         SELECT feature_id, text FROM current_explanation WHERE sae_id = $sae_id AND text <> '' ORDER BY feature_id""",
     "feature_doc_maxima": """
@@ -242,9 +260,6 @@ NAMED_QUERIES = {
             SELECT 1 FROM synthesis_feature f JOIN coverage_run r USING (coverage_id)
             WHERE f.synth_id = c.synth_id AND r.sae_id = $sae_id)
         ORDER BY c.accepted DESC, c.act DESC, c.candidate_id""",
-    "events_by": """
-        SELECT e.*, d.event_id IS NOT NULL AS is_latest FROM review_event e LEFT JOIN decision d USING (event_id)
-        WHERE e.actor = $actor AND e.kind <> 'undo' ORDER BY e."at" DESC LIMIT $n""",
 }
 
 

@@ -289,6 +289,28 @@ DECISION_SCHEMA = pa.schema(
 )
 """Columns of `decision`: per target, what its events that hold add up to."""
 
+OPINION_SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("sae_id", pa.string()),
+        ("feature_id", pa.int32()),
+        ("task", pa.string()),
+        ("candidate_id", pa.string()),
+        ("actor", pa.string()),
+        ("look", pa.string()),
+        ("label", pa.string()),
+        ("text", pa.string()),
+        ("reason", pa.string()),
+        ("first_label", pa.string()),
+        ("is_blind", pa.bool_()),
+        ("saw_machine", pa.bool_()),
+        ("seconds", pa.float64()),
+        ("at", pa.string()),
+        ("event_id", pa.string()),
+    ]
+)
+"""Columns of `opinion`: per target and person, what that person decided on their own."""
+
 
 def to_arrow(table: str, columns: Mapping[str, Any], n_rows: int) -> pa.Table:
     """Columns (arrays, lists, or one scalar for all rows) as a table of exactly the declared schema."""

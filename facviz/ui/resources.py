@@ -14,7 +14,9 @@ from facviz.config import CoverageConfig
 from facviz.coverage import Kind
 from facviz.prompts import use_tasks
 from facviz.store.database import Database
+from facviz.store.feature_table import TableScope
 from facviz.store.gap import Gap, read_gap
+from facviz.store.review_queue import Parts, read_parts
 from facviz.store.workspace import TASKS_FOLDER, open_workspace
 from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
 
@@ -84,6 +86,17 @@ def _lens(root: str, epoch: int, question: Question, *, _gap: Gap) -> Lens:
 def _live(root: str, epoch: int, question: Question, kind: Kind, threshold: float, *, _lens: Lens) -> Live:
     del root, epoch, question  # part of the key only
     return measure_live(_lens, kind, threshold)
+
+
+def review_parts(database: Database, scope: TableScope) -> Parts:
+    """The machine's half of the review queue, read once per state of the shards: decisions leave it as it is."""
+    return _review_parts(str(database.workspace.root), database.shard_epoch, scope, _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=6)
+def _review_parts(root: str, epoch: int, scope: TableScope, *, _database: Database) -> Parts:
+    del root, epoch  # part of the key only
+    return read_parts(_database, scope)
 
 
 @st.cache_resource(show_spinner=False)

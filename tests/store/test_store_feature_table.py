@@ -12,13 +12,11 @@ from facviz.store.database import Database
 from facviz.store.events import explanation_of, relevance_of
 from facviz.store.feature_table import (
     PAGE_ROWS,
-    QUEUES,
     SORTS,
     TableFilter,
     TableScope,
     feature_page,
     feature_totals,
-    review_queue,
 )
 from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow, to_arrow
@@ -232,40 +230,10 @@ def test_a_word_finds_the_features_whose_spans_peak_on_it(loop_copy):
         assert row["match"] == len(spans) > 0
 
 
-def test_the_queue_puts_missing_features_first_and_deciding_moves_nothing(made_up):
-    made, database = made_up
-    queue = review_queue(database, SCOPE, "gap")
-    assert len(queue.feature_ids) == (~made.dead).sum()
-    states = [made.state(int(i)) for i in queue.feature_ids]
-    n_missing = states.count("missing")
-    assert set(states[:n_missing]) == {"missing"}
-    documents = [int(i) % 7 for i in queue.feature_ids[:n_missing]]
-    assert documents == sorted(documents, reverse=True)
-    for feature in (int(queue.feature_ids[0]), int(queue.feature_ids[-1])):
-        database.record("ann", relevance_of("sae", feature, "toxicity"), "verdict", {"verdict": "no"})
-        database.record("ann", explanation_of("sae", feature), "reject", {"reason": "wrong"})
-    after = review_queue(database, SCOPE, "gap")
-    assert after.feature_ids.tolist() == queue.feature_ids.tolist()
-    assert after.status[[0, -1]].tolist() == ["rejected", "rejected"]
-
-
-def test_the_other_orders_follow_score_and_density(made_up):
-    made, database = made_up
-    by_score = review_queue(database, SCOPE, "score").feature_ids
-    scores = made.score[by_score]
-    n_known = (~np.isnan(scores)).sum()
-    assert (np.diff(scores[:n_known]) >= 0).all()
-    assert np.isnan(scores[n_known:]).all()
-    densities = made.density[review_queue(database, SCOPE, "density").feature_ids]
-    assert (np.diff(densities) <= 0).all()
-
-
-def test_an_unknown_sort_or_order_is_refused(made_up):
+def test_an_unknown_sort_is_refused(made_up):
     _, database = made_up
     with pytest.raises(InputError, match="choose one of feature, explanation"):
         feature_page(database, SCOPE, TableFilter(), sort="density; DROP TABLE span")
-    with pytest.raises(InputError, match=f"choose one of {', '.join(QUEUES)}"):
-        review_queue(database, SCOPE, "fastest")
 
 
 def test_without_a_coverage_run_or_explanations_the_table_still_stands(workspace):

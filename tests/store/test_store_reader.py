@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from facviz.errors import InputError, WorkspaceError
-from facviz.store.events import append_event, explanation_of, new_event
+from facviz.store.events import append_event, explanation_of, new_event, queue_of
 from facviz.store.manifest import Scope
 from facviz.store.queries import NAMED_QUERIES
 from facviz.store.schema import TABLES, rows_to_arrow, to_arrow
@@ -25,6 +25,7 @@ PARAMETERS = {
     "task": "id",
     "feature_id": 1,
     "target": "explanation/id/1",
+    "among": ["explanation/id/1"],
     "kind": "explanation",
     "n": 5,
     "offset": 0,
@@ -45,6 +46,7 @@ PARAMETERS = {
 def test_every_named_query_answers_on_empty_and_on_full_tables(full_workspace, tmp_path):
     empty = Workspace.create(tmp_path / "empty")
     append_event(full_workspace.root / "events", new_event("ann", explanation_of("id", 1), "edit", {"text": "a word"}))
+    append_event(full_workspace.root / "events", new_event("ann", queue_of("mine"), "save", {"asked": {}}))
     with full_workspace.reader() as full, empty.reader() as nothing:
         for query in NAMED_QUERIES:
             found, none = full.named(query, **PARAMETERS), nothing.named(query, **PARAMETERS)
