@@ -4,16 +4,17 @@ import streamlit as st
 
 from facviz.ui import state
 from facviz.ui.components.decisions import Desk, show_actions, show_said
+from facviz.ui.components.evidence import show_evidence, show_tested, test_box
 from facviz.ui.components.feature import (
-    show_evidence,
     show_histogram,
     show_history,
     show_moves,
     show_numbers,
+    show_others,
     show_side,
-    show_tested,
-    test_box,
+    show_versions,
 )
+from facviz.ui.components.lists import show_dialog
 from facviz.ui.frame import empty, page
 from facviz.views.feature import first_feature, read_feature
 from facviz.views.scope import look
@@ -44,9 +45,12 @@ with page("feature") as here:
             show_evidence(here, looked, view)
             tested = test_box(here, looked, view)
             if tested is not None:
-                show_tested(here, looked, tested)
+                show_tested(here, tested)
+                show_others(tested, looked)
         with right:
             show_histogram(here, looked, view, tested)
             show_side(here, looked, view)
-        with st.expander("History of the explanation", key="fv_feature_history"):
+        with st.expander("What machines wrote, and what people decided", key="fv_feature_history"):
+            show_versions(here, looked, feature_id)
             show_history(here, looked, feature_id)
+        show_dialog(here, looked)

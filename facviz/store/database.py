@@ -153,7 +153,7 @@ class Database(Queries):
             kind=kind,
             actor=actor,
         ).to_pylist()
-        names = ("kind", "sae_id", "feature_id", "task", "candidate_id")
+        names = ("kind", "sae_id", "feature_id", "task", "candidate_id", "list_id")
         return Target(**{n: rows[0][n] for n in names}) if rows else None
 
     def _append(self, event: dict[str, Any], target: Target, seen: str | None) -> dict[str, Any]:
@@ -351,8 +351,9 @@ def _insert_events(cursor: duckdb.DuckDBPyConnection, events: list[dict[str, Any
 
 def _replace_decision(cursor: duckdb.DuckDBPyConnection, target: Target, row: dict[str, Any] | None) -> None:
     cursor.execute(
-        "DELETE FROM decision WHERE kind = ? AND sae_id = ? AND feature_id = ? AND task = ? AND candidate_id = ?",
-        [target.kind, target.sae_id, target.feature_id, target.task, target.candidate_id],
+        "DELETE FROM decision WHERE kind = ? AND sae_id = ? AND feature_id = ? AND task = ? AND candidate_id = ? "
+        "AND list_id = ?",
+        [target.kind, target.sae_id, target.feature_id, target.task, target.candidate_id, target.list_id],
     )
     if row is not None:
         _insert(cursor, "decision", table_of([row], DECISION_SCHEMA))

@@ -24,27 +24,33 @@ STATUS_OF = {
     "explanation": {"accept": "accepted", "edit": "edited", "reject": "rejected", "flag": "flagged", "skip": "skipped"},
     "relevance": {"verdict": "judged"},
     "candidate": {"approve": "approved", "reject": "rejected"},
+    "list": {"create": "kept", "rename": "kept", "delete": "deleted"},
+    "listed": {"add": "listed", "note": "listed", "remove": "removed"},
 }
 """Status that an event of each kind gives its target, by what the target is."""
+_WRITES = ("edit", "create", "rename", "add", "note")
+"""Kinds of event that carry a text: an explanation, the name of a list, a note."""
 MAX_TEXT = 2000
+MAX_LIST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is decided on: an explanation, a relevance verdict or a candidate."""
+    """What is decided on: an explanation, a relevance verdict, a candidate, a list of features or a place on one."""
 
     kind: str  # key of STATUS_OF
     sae_id: str = ""
     feature_id: int = -1
     task: str = ""
     candidate_id: str = ""
+    list_id: str = ""
 
     @property
     def key(self) -> str:
         """Its name in the log."""
-        if self.kind == "candidate":
-            return f"candidate/{self.candidate_id}"
-        rest = f"/{self.task}" if self.kind == "relevance" else ""
+        if self.kind in ("candidate", "list"):
+            return f"{self.kind}/{self.candidate_id or self.list_id}"
+        rest = f"/{self.task or self.list_id}" if self.kind in ("relevance", "listed") else ""
         return f"{self.kind}/{self.sae_id}/{self.feature_id}{rest}"
 
     @classmethod
@@ -53,10 +59,15 @@ class Target:
         kind, _, rest = key.partition("/")
         if kind == "candidate" and rest:
             return cls(kind, candidate_id=rest)
-        parts = rest.split("/", 2 if kind == "relevance" else 1)
-        if kind not in STATUS_OF or len(parts) != (3 if kind == "relevance" else 2) or not parts[1].isdigit():
+        if kind == "list" and rest:
+            return cls(kind, list_id=rest)
+        n_parts = 3 if kind in ("relevance", "listed") else 2
+        parts = rest.split("/", n_parts - 1)
+        if kind not in STATUS_OF or kind == "list" or len(parts) != n_parts or not parts[1].isdigit():
             return None
-        return cls(kind, parts[0], int(parts[1]), parts[2] if kind == "relevance" else "")
+        last = parts[2] if n_parts == 3 else ""
+        name = "list_id" if kind == "listed" else "task"
+        return cls(kind, parts[0], int(parts[1]), **{name: last})
 
 
 def explanation_of(sae_id: str, feature_id: int) -> Target:
@@ -72,6 +83,16 @@ def relevance_of(sae_id: str, feature_id: int, task: str) -> Target:
 def candidate_of(candidate_id: str) -> Target:
     """A synthetic sample."""
     return Target("candidate", candidate_id=candidate_id)
+
+
+def list_of(list_id: str) -> Target:
+    """A named list of features."""
+    return Target("list", list_id=list_id)
+
+
+def listed_of(sae_id: str, feature_id: int, list_id: str) -> Target:
+    """The place of a feature on a list, with its note."""
+    return Target("listed", sae_id, feature_id, list_id=list_id)
 
 
 def new_event(
@@ -91,6 +112,8 @@ def new_event(
             raise InputError("The explanation is empty; write a few words, or reject it instead.")
         if len(payload["text"]) > MAX_TEXT:
             raise InputError(f"The explanation has {len(payload['text']):,} characters; keep it below {MAX_TEXT:,}.")
+    elif kind in _WRITES:
+        payload["text"] = _short_text(kind, str(payload.get("text", "")))
     return {
         "event_id": uuid.uuid4().hex,
         "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -100,6 +123,24 @@ def new_event(
         "payload": payload,
         "undoes": undoes,
     }
+
+
+def _short_text(kind: str, text: str) -> str:
+    """The name of a list, on one line, or a note.
+
+    Raises:
+        InputError: the name is empty, or the text is too long.
+    """
+    if kind in ("create", "rename"):
+        name = " ".join(text.split())
+        if not name:
+            raise InputError("The list has no name yet; write one.")
+        if len(name) > MAX_LIST_NAME:
+            raise InputError(f"The name has {len(name)} characters; keep it below {MAX_LIST_NAME}.")
+        return name
+    if len(text) > MAX_TEXT:
+        raise InputError(f"The note has {len(text):,} characters; keep it below {MAX_TEXT:,}.")
+    return text.strip()
 
 
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
@@ -145,7 +186,7 @@ def decide(target: Target, events: Sequence[Mapping[str, Any]]) -> dict[str, Any
     if not held:
         return None
     last = held[-1]
-    texts = [e["payload"]["text"] for e in held if e["kind"] == "edit"]
+    texts = [e["payload"]["text"] for e in held if e["kind"] in _WRITES]
     verdicts = [e["payload"].get("verdict") for e in held if e["kind"] == "verdict"]
     return {
         "kind": target.kind,
@@ -153,6 +194,7 @@ def decide(target: Target, events: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "feature_id": target.feature_id,
         "task": target.task,
         "candidate_id": target.candidate_id,
+        "list_id": target.list_id,
         "status": statuses[last["kind"]],
         "text": texts[-1] if texts else None,
         "verdict": verdicts[-1] if verdicts else None,

@@ -132,6 +132,7 @@ class TableFilter:
     statuses: Sequence[str] = ()
     verdicts: Sequence[str] = ()
     states: Sequence[str] = ()
+    lists: Sequence[str] = ()  # ids of lists that people made; on any of them
     min_density: float = 0.0
     max_density: float = 1.0
     with_dead: bool = False
@@ -227,6 +228,10 @@ def _filtered(chosen: TableFilter) -> tuple[str, list[str], dict[str, object]]:
         if wanted:
             values[f"{column}_in"] = list(wanted)
             conditions.append(f"list_contains(${column}_in, {column})")
+    if chosen.lists:
+        values["lists"] = list(chosen.lists)
+        on_lists = "SELECT feature_id FROM listed_feature WHERE sae_id = $sae_id AND list_contains($lists, list_id)"
+        conditions.append(f"feature_id IN ({on_lists})")
     if chosen.text.strip():
         values["text"] = chosen.text.strip()
         conditions.append("(contains(lower(explanation), lower($text)) OR CAST(feature_id AS VARCHAR) = $text)")

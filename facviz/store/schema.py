@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of a table; a workspace written by a newer facviz is refused."""
 
 MODE = "inference"
@@ -73,6 +73,8 @@ TABLES: dict[str, pa.Schema] = {
             ("feature_id", pa.int32()),
             ("top_tokens", pa.list_(pa.string())),
             ("top_logits", pa.list_(pa.float32())),
+            ("low_tokens", pa.list_(pa.string())),
+            ("low_logits", pa.list_(pa.float32())),
             ("logit_mean", pa.float32()),
             ("logit_std", pa.float32()),
             ("neighbours", pa.list_(pa.int32())),
@@ -252,6 +254,7 @@ DECISION_SCHEMA = pa.schema(
         ("feature_id", pa.int32()),
         ("task", pa.string()),
         ("candidate_id", pa.string()),
+        ("list_id", pa.string()),
         ("status", pa.string()),
         ("text", pa.string()),
         ("verdict", pa.string()),

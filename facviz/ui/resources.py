@@ -13,7 +13,10 @@ import streamlit as st
 from facviz.config import CoverageConfig
 from facviz.coverage import Kind
 from facviz.store.database import Database
+from facviz.store.feature_table import TableScope
 from facviz.store.gap import Gap, read_gap
+from facviz.store.related import active_together
+from facviz.store.schema import MODE
 from facviz.store.workspace import open_workspace
 from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
 
@@ -82,6 +85,24 @@ def _lens(root: str, epoch: int, question: Question, *, _gap: Gap) -> Lens:
 def _live(root: str, epoch: int, question: Question, kind: Kind, threshold: float, *, _lens: Lens) -> Live:
     del root, epoch, question  # part of the key only
     return measure_live(_lens, kind, threshold)
+
+
+N_TOGETHER = 8
+
+
+def together(database: Database, scope: TableScope, feature_id: int) -> list[dict[str, Any]]:
+    """Features active on the same texts, counted once for each state of the dataset's spans, whatever people decide."""
+    name = f"spans/{scope.sae_id}/{scope.dataset_id}/{MODE}"
+    state = database.workspace.manifest.latest_fingerprint(name)
+    return _together(str(database.workspace.root), state, scope, feature_id, _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _together(
+    root: str, state: str | None, scope: TableScope, feature_id: int, *, _database: Database
+) -> list[dict[str, Any]]:
+    del root, state  # part of the key only
+    return active_together(_database, scope.sae_id, scope.dataset_id, feature_id, n=N_TOGETHER)
 
 
 @st.cache_resource(show_spinner=False)
