@@ -4,13 +4,12 @@ import streamlit as st
 
 from facviz.ui import state
 from facviz.ui.components.decisions import Desk, show_actions, show_said
-from facviz.ui.components.evidence import show_evidence, show_tested, test_box
+from facviz.ui.components.evidence import show_evidence
 from facviz.ui.components.feature import (
-    show_histogram,
+    show_beside,
     show_history,
     show_moves,
     show_numbers,
-    show_others,
     show_side,
     show_versions,
 )
@@ -43,12 +42,8 @@ with page("feature") as here:
         left, right = st.columns([5, 3], gap="large")
         with left:
             show_evidence(here, looked, view)
-            tested = test_box(here, looked, view)
-            if tested is not None:
-                show_tested(here, tested)
-                show_others(tested, looked)
         with right:
-            show_histogram(here, looked, view, tested)
+            show_beside(here, looked, view)
             show_side(here, looked, view)
         with st.expander("What machines wrote, and what people decided", key="fv_feature_history"):
             show_versions(here, looked, feature_id)

@@ -184,10 +184,13 @@ def _folded(rows: Sequence[SpanRow]) -> SpanRow:
 
 def _span(row: Row, feature_max: float) -> SpanRow:
     peak = int(row["peak"])
+    acts = list(row["acts"])
+    if 0 <= peak < len(acts):
+        acts[peak] = row["act"]  # the window is kept in half precision, its peak is not
     half = "held out" if row["split"] == Split.SCORE else ""
     return SpanRow(
         tokens=row["tokens"],
-        acts=row["acts"],
+        acts=acts,
         feature_max=feature_max,
         peak=peak if 0 <= peak < len(row["tokens"]) else None,
         before=row["text_before"] or "",
@@ -217,7 +220,7 @@ def _miss(row: Row, words: Mapping[int, str], feature_max: float) -> SpanRow:
 def _excerpt(row: Row, act: float) -> SpanRow:
     """The beginning of a text of which no span was kept: on which words it fires is not known, or known to be none."""
     words = re.findall(r"\s*\S+", row["text"]) or [row["text"]]
-    note = _note(row, "where it fires in it was not kept; try it to see" if act > 0 else "")
+    note = _note(row, "where in it was not kept: try it" if act > 0 else "")
     acts = [math.nan if act > 0 else 0.0] * len(words)
     return SpanRow(words, acts, 1.0, None, after=row["text_after"] or "", note=note, act=act)
 

@@ -39,7 +39,7 @@ border:1px solid {hairline};border-radius:8px;padding:4px 8px;color:{ink}}}
 .fv-body{{flex:1;min-width:0}}
 .fv-group{{display:flex;gap:12px;align-items:center;margin-top:20px;padding-bottom:4px;font-size:.85rem;
 border-bottom:1px solid {hairline};color:{muted};font-variant-numeric:tabular-nums}}
-.fv-group b{{color:{ink};font-weight:600}}
+.fv-group b{{flex:none;color:{ink};font-weight:600}}
 .fv-bar{{flex:none;width:96px;height:6px;border-radius:3px;background:{hairline};overflow:hidden}}
 .fv-bar>div{{height:6px;background:{covered}}}
 .fv-try{{flex:none;cursor:pointer;font-size:12px;padding:2px 8px;border-radius:8px;color:{muted};

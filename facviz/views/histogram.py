@@ -69,11 +69,11 @@ def picture(found: Histogram | None, mode: Mode, marks: Sequence[Marked] = ()) -
         "top": top,
         "bars": bars,
         "lines": lines,
-        "x_ticks": [{"x": tick / top, "words": number(tick)} for tick in ticks(top)],
+        "x_ticks": [{"x": tick / top, "words": words} for tick, words in zip(ticks(top), tick_words(ticks(top)))],
         "y_ticks": [{"y": _height(n, tallest), "words": count(n)} for n in _decades(max(counts, default=0))],
         "x_title": "activation of the feature",
         "y_title": "texts (log scale)",
-        "hint": "Point at a coloured token to see where it stands." if bars else "",
+        "hint": "Point at a token to mark it here." if bars else "",
         "alt": _alt(found, marks),
         "colours": {name: getattr(colours, name) for name in names},
     }
@@ -86,6 +86,13 @@ def ticks(top: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(top / N_TICKS))
     step = next(power * s for s in _STEPS if power * s * N_TICKS >= top * 0.999)
     return [step * i for i in range(int(top / step + 1e-9) + 1)]
+
+
+def tick_words(found: Sequence[float]) -> list[str]:
+    """The ticks with as many decimals as their step needs."""
+    step = found[1] if len(found) > 1 else 1.0
+    decimals = next((n for n in range(9) if abs(round(step, n) - step) < 1e-9 * step), 9)
+    return [f"{tick:,.{decimals}f}" if tick else "0" for tick in found]
 
 
 def _decades(most: int) -> list[int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
-from facviz.views.histogram import Histogram, Marked, picture, ticks
+from facviz.views.histogram import Histogram, Marked, picture, tick_words, ticks
 from facviz.views.palette import palette
 
 FOUND = Histogram([0.0, 1.0, 2.0, 4.0], [100, 0, 1], 101)
@@ -49,8 +50,21 @@ def test_ticks_are_few_round_and_inside(top):
     assert found[0] == 0
     assert 3 <= len(found) <= 6
     assert found[-1] <= top * 1.001
-    step = found[1] / 10 ** __import__("math").floor(__import__("math").log10(found[1]) + 1e-9)
+    step = found[1] / 10 ** math.floor(math.log10(found[1]) + 1e-9)
     assert min(abs(step - s) for s in (1, 2, 2.5, 5, 10)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("top", "words"),
+    [
+        (22.7, ["0", "5", "10", "15", "20"]),
+        (0.9, ["0", "0.2", "0.4", "0.6", "0.8"]),
+        (12000, ["0", "2,500", "5,000", "7,500", "10,000"]),
+        (11.0, ["0", "2.5", "5.0", "7.5", "10.0"]),
+    ],
+)
+def test_ticks_are_written_alike(top, words):
+    assert tick_words(ticks(top)) == words
 
 
 def test_no_range_has_one_tick():

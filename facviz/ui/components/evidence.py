@@ -49,16 +49,15 @@ def show_evidence(here: Here, looked: Looked, view: FeatureView) -> None:
         show_samples(view.samples, here)
         return
     kind = next((k for k in KINDS if k == state.query_text("evidence")), "fires")
-    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.segmented_control(
-            "Evidence",
-            list(KINDS),
-            format_func=KINDS.__getitem__,
-            required=True,
-            label_visibility="collapsed",
-            **follow("fv_feature_evidence", "evidence", kind, default="fires"),
-        )
-        choose_context("feature")
+    st.segmented_control(
+        "Evidence",
+        list(KINDS),
+        format_func=KINDS.__getitem__,
+        required=True,
+        label_visibility="collapsed",
+        **follow("fv_feature_evidence", "evidence", kind, default="fires"),
+    )
+    choose_context("feature")
     found = _read(here, looked, view, kind)
     if found.nothing:
         st.caption(found.nothing)

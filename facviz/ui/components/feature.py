@@ -13,7 +13,7 @@ from facviz.store.events import explanation_of
 from facviz.ui import resources, state
 from facviz.ui.components.address import feature_link, follow, plain_markdown
 from facviz.ui.components.decisions import choose_verdict
-from facviz.ui.components.evidence import try_span, where
+from facviz.ui.components.evidence import show_tested, test_box, try_span, where
 from facviz.ui.components.histogram import show_picture
 from facviz.ui.components.lists import show_lists
 from facviz.ui.frame import Here
@@ -41,6 +41,13 @@ NEAR_HELP = (
     "index, texts of this data set on which both fire as a share of those on which either does."
 )
 _TOKEN_STYLE = "display:inline-block;width:auto;max-width:100%;margin:0 4px 4px 0"
+_BESIDE_STYLE = """<style>
+[data-testid="stColumn"]:has(.st-key-fv_feature_beside)>[data-testid="stVerticalBlock"]{{height:100%}}
+.st-key-fv_feature_beside{{background:{paper};z-index:2}}
+@media (min-width:1000px) and (min-height:640px){{
+[data-testid="stLayoutWrapper"]:has(>.st-key-fv_feature_beside){{position:sticky;top:3.75rem;z-index:2}}
+.st-key-fv_feature_beside{{max-height:calc(100vh - 4.5rem);overflow-y:auto;flex-wrap:nowrap}}}}
+</style>"""
 # A link to this very page would look chosen, and long words would be cut.
 _LINK_STYLE = """<style>[class*="st-key-fv_links_"] a{background:none;padding:4px 0}
 [class*="st-key-fv_links_"] a p{white-space:normal;font-weight:400;font-size:.9rem;line-height:1.35}</style>"""
@@ -97,6 +104,21 @@ def show_numbers(view: FeatureView) -> None:
         help="How well the explanation tells its held-out spans from others (AUROC by embedding; 0.5 is chance). "
         "A person's words are not scored.",
     )
+
+
+def show_beside(here: Here, looked: Looked, view: FeatureView) -> None:
+    """Histogram and test box, which stay in sight while the spans beside them are scrolled."""
+    with st.container(key="fv_feature_beside"):
+        st.html(_BESIDE_STYLE.format(paper=palette(here.mode).paper))
+        above = st.container(key="fv_feature_above")
+        tested = test_box(here, looked, view)
+        with above:
+            show_histogram(here, looked, view, tested)
+        if tested is not None:
+            show_tested(here, tested)
+    if tested is not None and tested.others:
+        _section("Strongest features on your text", "Activations of two features do not compare exactly.")
+        show_links([replace(link, words=f"{link.words} · {link.why}") for link in tested.others], looked, "tested")
 
 
 def show_histogram(here: Here, looked: Looked, view: FeatureView, tested: Tested | None) -> None:
@@ -201,13 +223,6 @@ def tokens_html(tokens: Sequence[OutputToken], mode: Mode) -> str:
         style = f"{_TOKEN_STYLE};{'' if t.stands_out else pale}"
         cells += f'<span class="fv-pill" style="{style}" title="{title}">{escape(visible_token(t.token))}</span>'
     return f'<div class="fv-spans" dir="auto">{cells}</div>'
-
-
-def show_others(tested: Tested, looked: Looked) -> None:
-    """What else the tested text activates."""
-    if tested.others:
-        _section("Strongest features on it", "Activations of two features do not compare exactly.")
-        show_links([replace(link, words=f"{link.words} · {link.why}") for link in tested.others], looked, "tested")
 
 
 def show_versions(here: Here, looked: Looked, feature_id: int) -> None:
