@@ -45,8 +45,8 @@ _BESIDE_STYLE = """<style>
 [data-testid="stColumn"]:has(.st-key-fv_feature_beside)>[data-testid="stVerticalBlock"]{{height:100%}}
 .st-key-fv_feature_beside{{background:{paper};z-index:2}}
 @media (min-width:1000px) and (min-height:640px){{
-[data-testid="stLayoutWrapper"]:has(>.st-key-fv_feature_beside){{position:sticky;top:3.75rem;z-index:2}}
-.st-key-fv_feature_beside{{max-height:calc(100vh - 4.5rem);overflow-y:auto;flex-wrap:nowrap}}}}
+[data-testid="stLayoutWrapper"]:has(>.st-key-fv_feature_beside){{position:sticky;top:0;z-index:2}}
+.st-key-fv_feature_beside{{max-height:100vh;padding-top:.5rem;overflow-y:auto;flex-wrap:nowrap}}}}
 </style>"""
 # A link to this very page would look chosen, and long words would be cut.
 _LINK_STYLE = """<style>[class*="st-key-fv_links_"] a{background:none;padding:4px 0}

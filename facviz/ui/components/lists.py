@@ -65,7 +65,7 @@ def _body(here: Here, looked: Looked, feature_id: int, mine: list[Listed]) -> No
             index=None,
             format_func=lambda chosen: others.get(chosen, chosen),
             accept_new_options=True,
-            placeholder="Choose a list, or type the name of a new one",
+            placeholder="Choose one, or name a new one",
             key=_NAME,
         )
         st.text_input("Why (optional)", key=_NOTE, max_chars=MAX_TEXT)
