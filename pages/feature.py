@@ -46,6 +46,6 @@ with page("feature") as here:
             show_beside(here, looked, view)
             show_side(here, looked, view)
         with st.expander("What machines wrote, and what people decided", key="fv_feature_history"):
-            show_versions(here, looked, feature_id)
+            show_versions(here, looked, view)
             show_history(here, looked, feature_id)
         show_dialog(here, looked)

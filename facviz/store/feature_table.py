@@ -180,6 +180,13 @@ def feature_page(
     return TablePage([{k: v for k, v in row.items() if k != "n_rows"} for row in rows], n_rows, offset)
 
 
+def feature_row(reader: Queries, scope: TableScope, feature_id: int) -> dict[str, Any]:
+    """One row of the table, whatever its kind; empty where the SAE has no such feature. Reads only that feature."""
+    sql = f"WITH {_TABLE} SELECT * FROM listed WHERE feature_id = $feature_id"  # noqa: S608
+    rows = reader.select(sql, **scope.parameters, feature_id=feature_id).to_pylist()
+    return dict(rows[0]) if rows else {}
+
+
 def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
     """Counts over the whole table: features, those that fire, are explained, were reviewed, and each coverage state."""
     sql = (

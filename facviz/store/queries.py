@@ -115,7 +115,7 @@ NAMED_QUERIES = {
         WHERE e.sae_id = $sae_id AND e.mode = $mode GROUP BY d.name, d.role ORDER BY d.name""",
     "explanations_of": """
         SELECT feature_id, text, outcome, status FROM current_explanation
-        WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id""",
+        WHERE sae_id = $sae_id AND list_contains($ids::INTEGER[], feature_id) ORDER BY feature_id""",
     "themes_of": """
         SELECT feature_id, max(theme) AS theme FROM relevance WHERE sae_id = $sae_id AND task = $task AND theme <> ''
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY feature_id ORDER BY feature_id""",

@@ -12,7 +12,7 @@ import numpy as np
 
 from facviz.errors import InputError
 from facviz.records import Split
-from facviz.store.feature_table import TableFilter, feature_page
+from facviz.store.feature_table import feature_row
 from facviz.store.queries import Queries
 from facviz.store.schema import MODE
 from facviz.views.decisions import Judged, Said, read_judged, read_said
@@ -140,8 +140,7 @@ def read_feature(queries: Queries, looked: Looked, feature_id: int) -> FeatureVi
         raise InputError(
             f"SAE {looked.sae_id[:6]} has no feature {feature_id}; choose one on the Features page, or another SAE."
         )
-    only = TableFilter(closeness={feature_id: 1.0}, with_dead=True, with_always_on=True)
-    row = next(iter(feature_page(queries, looked.table, only).rows), {})
+    row = feature_row(queries, looked.table, feature_id)
     live = queries.named("live_features", **looked.table.parameters)["feature_id"].to_numpy()
     p95 = {r["name"]: r["p95_act"] for r in stats}
     delta = looked.act_threshold(p95.get(looked.run["anchor"]) if looked.run else None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facviz.store.queries import Queries
+from facviz.views.decisions import Said
 from facviz.views.format import UNKNOWN, number
 from facviz.views.heat import word_diff_html
 
@@ -25,20 +26,18 @@ class Version:
     diff_html: str  # against the words that are shown, escaped; "" where they are the same or there are none
 
 
-def read_versions(queries: Queries, sae_id: str, feature_id: int) -> Sequence[Version]:
-    """Machine-written explanations, the one shown first; people's words stand in the history of decisions."""
+def read_versions(queries: Queries, sae_id: str, feature_id: int, said: Said) -> Sequence[Version]:
+    """Machine-written explanations, the one that is `said` first; people's words stand in the history of decisions."""
     rows = queries.rows("feature_versions", sae_id=sae_id, feature_id=feature_id)
-    current = queries.rows("feature_explanation", sae_id=sae_id, feature_id=feature_id)
-    shown = current[0] if current else {"text": "", "written": "", "author": ""}
     versions = []
     for row in rows:
         text = str(row["text"] or "")
-        is_shown = shown["author"] == row["author"] and shown["text"] == text and bool(text)
+        is_shown = bool(text) and text == said.text and said.by.startswith(str(row["author"] or ""))
         scores = json.loads(row["scores"] or "{}")
         facts = [KINDS.get(row["author_kind"], ""), _OUTCOMES.get(row["outcome"], str(row["outcome"] or ""))]
         facts += [str(row["prompt"])] if row["prompt"] else []
         facts += [_score(scores)] if "embedding_auroc" in scores else []
-        diff = word_diff_html(str(shown["text"]), text) if text and text != shown["text"] else ""
+        diff = word_diff_html(said.text, text) if text and text != said.text else ""
         by = str(row["author"] or UNKNOWN)
         versions.append(Version(text, by, " · ".join(fact for fact in facts if fact), is_shown, diff))
     return sorted(versions, key=lambda version: not version.is_shown)

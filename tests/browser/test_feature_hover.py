@@ -70,7 +70,8 @@ def test_a_span_goes_into_the_test_box_and_its_link_opens_the_same_after_a_resta
     page.locator(f"{HISTOGRAM} .bar").first.wait_for()
     button = page.locator(".fv-try").first
     text = button.get_attribute("data-try")
-    button.click()
+    button.focus()
+    page.keyboard.press("Space")
     page.wait_for_url("**text=*")
     settle(page)
     box = page.locator(".st-key-fv_feature_text textarea")

@@ -225,9 +225,9 @@ def tokens_html(tokens: Sequence[OutputToken], mode: Mode) -> str:
     return f'<div class="fv-spans" dir="auto">{cells}</div>'
 
 
-def show_versions(here: Here, looked: Looked, feature_id: int) -> None:
+def show_versions(here: Here, looked: Looked, view: FeatureView) -> None:
     """What each machine wrote, with what it would change in the words that are shown."""
-    versions = read_versions(here.database, looked.sae_id, feature_id)
+    versions = read_versions(here.database, looked.sae_id, view.feature_id, view.said)
     if not versions:
         st.caption("No machine has explained this feature yet.")
     for version in versions:

@@ -75,7 +75,10 @@ function listen(root, data, setTriggerValue) {
 
   function step(event) {
     const token = focused();
-    if (event.key === "Enter" && tryAt(event)) copy(event);
+    if ((event.key === "Enter" || event.key === " ") && tryAt(event)) {
+      event.preventDefault(); // the space bar would scroll
+      copy(event);
+    }
     if (!token || (event.key !== "ArrowRight" && event.key !== "ArrowLeft")) return;
     const all = [...token.closest(".fv-span").querySelectorAll("[data-act]")];
     const next = all[all.indexOf(token) + (event.key === "ArrowRight" ? 1 : -1)];
