@@ -42,6 +42,7 @@ def test_lists_are_exported_with_notes_and_the_explanation_that_holds(loop_copy,
     with pytest.raises(InputError, match="No feature is on a list yet"):
         export(workspace, "lists", out, None)
     with Database(workspace) as database:
+        database.sync()
         sae_id = database.rows("saes")[0]["sae_id"]
         add_to_list(database, "ann", sae_id, 3, "loud", "the drum")
         add_to_list(database, "bob", sae_id, 0, "loud", "")
