@@ -7,6 +7,7 @@ from facviz.ui.components.explain_forms import explain_entry
 from facviz.ui.components.features import asked, by_meaning, choose_table, search_bar, show_table, show_totals
 from facviz.ui.frame import empty, page
 from facviz.views.features import read_features, read_totals
+from facviz.views.lists import read_lists
 from facviz.views.scope import look
 
 with page("features") as here:
@@ -25,7 +26,7 @@ with page("features") as here:
         show_totals(read_totals(here.database, looked), looked)
         explain_entry(here, looked, "features")
         choose_table(looked)
-        search_bar(now)
+        search_bar(now, read_lists(here.database, looked.sae_id))
         is_by_meaning = now.kind == "meaning" and bool(now.words)
         near = by_meaning(here, looked, now.words) if is_by_meaning else None
         if near is not None or not is_by_meaning:

@@ -226,7 +226,7 @@ def _synthesis_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
     export = _command(commands, "export", common, "hand results over")
-    kinds = ["samples", "features", "report", "sae", "fac-tsv", "neuronpedia", "review-csv", "html"]
+    kinds = ["samples", "features", "lists", "report", "sae", "fac-tsv", "neuronpedia", "review-csv", "html"]
     export.add_argument("what", choices=kinds)
     export.add_argument("--out", required=True, metavar="PATH")
     export.add_argument("--sae", metavar="ID")

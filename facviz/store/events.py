@@ -37,6 +37,8 @@ STATUS_OF = {
     "relevance": {"verdict": "judged"},
     "candidate": {"approve": "approved", "reject": "rejected"},
     "queue": {"save": "saved", "remove": "removed"},
+    "list": {"create": "kept", "rename": "kept", "delete": "deleted"},
+    "listed": {"add": "listed", "note": "listed", "remove": "removed"},
 }
 """Status that an event of each kind gives its target, by what the target is."""
 LOOKS = ("second", "repeat")
@@ -44,27 +46,31 @@ LOOKS = ("second", "repeat")
 
 Such an event says which in its payload, under `look`.
 """
+_WRITES = ("edit", "create", "rename", "add", "note")
+"""Kinds of event that carry a text: an explanation, the name of a list, a note."""
 MAX_TEXT, MAX_NOTE = 2000, 500
+MAX_LIST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is decided on: an explanation, a relevance verdict, a candidate or a saved queue."""
+    """What is decided on: an explanation, verdict, candidate, saved queue, list of features or a place on one."""
 
     kind: str  # key of STATUS_OF
     sae_id: str = ""
     feature_id: int = -1
     task: str = ""  # or the name of a queue
     candidate_id: str = ""
+    list_id: str = ""
 
     @property
     def key(self) -> str:
         """Its name in the log."""
-        if self.kind == "candidate":
-            return f"candidate/{self.candidate_id}"
         if self.kind == "queue":
             return f"queue/{self.task}"
-        rest = f"/{self.task}" if self.kind == "relevance" else ""
+        if self.kind in ("candidate", "list"):
+            return f"{self.kind}/{self.candidate_id or self.list_id}"
+        rest = f"/{self.task or self.list_id}" if self.kind in ("relevance", "listed") else ""
         return f"{self.kind}/{self.sae_id}/{self.feature_id}{rest}"
 
     @classmethod
@@ -75,10 +81,15 @@ class Target:
             return cls(kind, candidate_id=rest)
         if kind == "queue" and rest:
             return cls(kind, task=rest)
-        parts = rest.split("/", 2 if kind == "relevance" else 1)
-        if kind not in STATUS_OF or len(parts) != (3 if kind == "relevance" else 2) or not parts[1].isdigit():
+        if kind == "list" and rest:
+            return cls(kind, list_id=rest)
+        n_parts = 3 if kind in ("relevance", "listed") else 2
+        parts = rest.split("/", n_parts - 1)
+        if kind not in STATUS_OF or kind == "list" or len(parts) != n_parts or not parts[1].isdigit():
             return None
-        return cls(kind, parts[0], int(parts[1]), parts[2] if kind == "relevance" else "")
+        last = parts[2] if n_parts == 3 else ""
+        name = "list_id" if kind == "listed" else "task"
+        return cls(kind, parts[0], int(parts[1]), **{name: last})
 
 
 def explanation_of(sae_id: str, feature_id: int) -> Target:
@@ -101,6 +112,16 @@ def queue_of(name: str) -> Target:
     return Target("queue", task=name)
 
 
+def list_of(list_id: str) -> Target:
+    """A named list of features."""
+    return Target("list", list_id=list_id)
+
+
+def listed_of(sae_id: str, feature_id: int, list_id: str) -> Target:
+    """The place of a feature on a list, with its note."""
+    return Target("listed", sae_id, feature_id, list_id=list_id)
+
+
 def new_event(
     actor: str, target: Target, kind: str, payload: Mapping[str, Any] | None = None, undoes: str | None = None
 ) -> dict[str, Any]:
@@ -120,6 +141,8 @@ def new_event(
             raise InputError(f"The explanation has {len(payload['text']):,} characters; keep it below {MAX_TEXT:,}.")
         if "was" in payload:
             payload["diff"] = words_changed(str(payload["was"]), payload["text"])
+    elif kind in _WRITES:
+        payload["text"] = _short_text(kind, str(payload.get("text", "")))
     if len(str(payload.get("note", ""))) > MAX_NOTE:
         raise InputError(f"The note has {len(payload['note']):,} characters; keep it below {MAX_NOTE:,}.")
     if not actor.strip():
@@ -154,6 +177,24 @@ def as_batch(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return (
         [event | {"payload": {**event["payload"], "batch": name}} for event in events] if len(events) > 1 else [*events]
     )
+
+
+def _short_text(kind: str, text: str) -> str:
+    """The name of a list, on one line, or a note.
+
+    Raises:
+        InputError: the name is empty, or the text is too long.
+    """
+    if kind in ("create", "rename"):
+        name = " ".join(text.split())
+        if not name:
+            raise InputError("The list has no name yet; write one.")
+        if len(name) > MAX_LIST_NAME:
+            raise InputError(f"The name has {len(name)} characters; keep it below {MAX_LIST_NAME}.")
+        return name
+    if len(text) > MAX_TEXT:
+        raise InputError(f"The note has {len(text):,} characters; keep it below {MAX_TEXT:,}.")
+    return text.strip()
 
 
 def append_event(folder: Path, event: Mapping[str, Any]) -> None:
@@ -263,7 +304,7 @@ def decide(target: Target, events: Sequence[Mapping[str, Any]]) -> dict[str, Any
     last = held[-1]
     text = None
     for event in held:
-        if event["kind"] == "edit":
+        if event["kind"] in _WRITES:
             text = event["payload"]["text"]
         elif event["kind"] == "accept" and event["payload"].get("written"):
             # The machine's words were accepted in place of a person's.
@@ -275,6 +316,7 @@ def decide(target: Target, events: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "feature_id": target.feature_id,
         "task": target.task,
         "candidate_id": target.candidate_id,
+        "list_id": target.list_id,
         "status": statuses[last["kind"]],
         "text": text,
         "verdict": verdicts[-1] if verdicts else None,

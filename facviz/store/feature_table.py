@@ -120,6 +120,7 @@ class TableFilter:
     statuses: Sequence[str] = ()
     verdicts: Sequence[str] = ()
     states: Sequence[str] = ()
+    lists: Sequence[str] = ()  # ids of lists that people made; on any of them
     min_density: float = 0.0
     max_density: float = 1.0
     with_dead: bool = False
@@ -167,6 +168,13 @@ def feature_page(
     return TablePage([{k: v for k, v in row.items() if k != "n_rows"} for row in rows], n_rows, offset)
 
 
+def feature_row(reader: Queries, scope: TableScope, feature_id: int) -> dict[str, Any]:
+    """One row of the table, whatever its kind; empty where the SAE has no such feature. Reads only that feature."""
+    sql = f"WITH {_TABLE} SELECT * FROM listed WHERE feature_id = $feature_id"  # noqa: S608
+    rows = reader.select(sql, **scope.parameters, feature_id=feature_id).to_pylist()
+    return dict(rows[0]) if rows else {}
+
+
 def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
     """Counts over the whole table: features, those that fire, are explained, were reviewed, and each coverage state."""
     sql = (
@@ -191,6 +199,10 @@ def _filtered(chosen: TableFilter) -> tuple[str, list[str], dict[str, object]]:
         if wanted:
             values[f"{column}_in"] = list(wanted)
             conditions.append(f"list_contains(${column}_in, {column})")
+    if chosen.lists:
+        values["lists"] = list(chosen.lists)
+        on_lists = "SELECT feature_id FROM listed_feature WHERE sae_id = $sae_id AND list_contains($lists, list_id)"
+        conditions.append(f"feature_id IN ({on_lists})")
     if chosen.text.strip():
         values["text"] = chosen.text.strip()
         conditions.append("(contains(lower(explanation), lower($text)) OR CAST(feature_id AS VARCHAR) = $text)")

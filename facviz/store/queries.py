@@ -39,6 +39,12 @@ DERIVED_VIEWS = {
         SELECT c.*, coalesce(d.status, 'unreviewed') AS review, d.reason AS review_reason, d.author AS reviewer,
             d."at" AS reviewed_at
         FROM candidate c LEFT JOIN (SELECT * FROM decision WHERE kind = 'candidate') d USING (candidate_id)""",
+    "feature_list": """
+        SELECT list_id, text AS name, author, "at" FROM decision WHERE kind = 'list' AND status = 'kept'""",
+    "listed_feature": """
+        SELECT l.list_id, l.name, d.sae_id, d.feature_id, d.text AS note, d.author, d."at"
+        FROM (SELECT * FROM decision WHERE kind = 'listed' AND status = 'listed') d
+        JOIN (SELECT list_id, text AS name FROM decision WHERE kind = 'list' AND status = 'kept') l USING (list_id)""",
 }
 """Tables joined with what people decided: a person's words win over a machine's.
 
@@ -119,7 +125,7 @@ NAMED_QUERIES = {
         WHERE e.sae_id = $sae_id AND e.mode = $mode GROUP BY d.name, d.role ORDER BY d.name""",
     "explanations_of": """
         SELECT feature_id, text, outcome, status FROM current_explanation
-        WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id""",
+        WHERE sae_id = $sae_id AND list_contains($ids::INTEGER[], feature_id) ORDER BY feature_id""",
     "themes_of": """
         SELECT feature_id, max(theme) AS theme FROM relevance WHERE sae_id = $sae_id AND task = $task AND theme <> ''
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY feature_id ORDER BY feature_id""",
@@ -222,7 +228,7 @@ NAMED_QUERIES = {
     "explanation_texts": """
         SELECT feature_id, text FROM current_explanation WHERE sae_id = $sae_id AND text <> '' ORDER BY feature_id""",
     "feature_doc_maxima": """
-        SELECT max_act FROM doc_activation
+        SELECT doc_no, max_act FROM doc_activation
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode AND feature_id = $feature_id""",
     "feature_spans": """
         SELECT s.split, s.rank, s.doc_no, s.tokens, s.acts, s.act, s.peak_token - s.start_token AS peak, d.label,
@@ -252,6 +258,21 @@ NAMED_QUERIES = {
         WHERE s.sae_id = $sae_id AND s.feature_id = $feature_id
         QUALIFY row_number() OVER (PARTITION BY s.kind, s.judge ORDER BY is_current DESC, s."at" DESC) = 1
         ORDER BY s.kind, s.judge""",
+    "feature_lists": """
+        SELECT list_id, name, author, "at", (SELECT count(*) FROM listed_feature i
+            WHERE i.list_id = l.list_id AND ($sae_id IS NULL OR i.sae_id = $sae_id)) AS n_features
+        FROM feature_list l ORDER BY lower(name), list_id""",
+    "lists_of_feature": """
+        SELECT * FROM listed_feature WHERE sae_id = $sae_id AND feature_id = $feature_id
+        ORDER BY lower(name), list_id""",
+    "listed_features": """
+        SELECT i.*, e.text AS explanation FROM listed_feature i
+        LEFT JOIN current_explanation e USING (sae_id, feature_id)
+        WHERE ($list_id IS NULL OR i.list_id = $list_id) AND ($sae_id IS NULL OR i.sae_id = $sae_id)
+        ORDER BY lower(i.name), i.list_id, i.sae_id, i."at", i.feature_id""",
+    "feature_versions": """
+        SELECT * FROM explanation WHERE sae_id = $sae_id AND feature_id = $feature_id
+        ORDER BY version, author_kind, author""",
     "feature_relevance": """
         SELECT * FROM current_relevance WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY task, source""",
     "feature_decisions": "SELECT * FROM decision WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY ALL",

@@ -16,7 +16,9 @@ from facviz.prompts import use_tasks
 from facviz.store.database import Database
 from facviz.store.feature_table import TableScope
 from facviz.store.gap import Gap, read_gap
+from facviz.store.related import active_together
 from facviz.store.review_queue import Parts, read_parts
+from facviz.store.schema import MODE
 from facviz.store.workspace import TASKS_FOLDER, open_workspace
 from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
 
@@ -97,6 +99,24 @@ def review_parts(database: Database, scope: TableScope) -> Parts:
 def _review_parts(root: str, epoch: int, scope: TableScope, *, _database: Database) -> Parts:
     del root, epoch  # part of the key only
     return read_parts(_database, scope)
+
+
+N_TOGETHER = 8
+
+
+def together(database: Database, scope: TableScope, feature_id: int) -> list[dict[str, Any]]:
+    """Features active on the same texts, counted once for each state of the dataset's spans, whatever people decide."""
+    name = f"spans/{scope.sae_id}/{scope.dataset_id}/{MODE}"
+    state = database.workspace.manifest.latest_fingerprint(name)
+    return _together(str(database.workspace.root), state, scope, feature_id, _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _together(
+    root: str, state: str | None, scope: TableScope, feature_id: int, *, _database: Database
+) -> list[dict[str, Any]]:
+    del root, state  # part of the key only
+    return active_together(_database, scope.sae_id, scope.dataset_id, feature_id, n=N_TOGETHER)
 
 
 @st.cache_resource(show_spinner=False)

@@ -16,6 +16,7 @@ from facviz.store.feature_table import (
     TableFilter,
     TableScope,
     feature_page,
+    feature_row,
     feature_totals,
 )
 from facviz.store.manifest import Scope
@@ -245,3 +246,13 @@ def test_without_a_coverage_run_or_explanations_the_table_still_stands(workspace
         assert {(row["state"], row["verdict"]) for row in page.rows} == {("", None)}
         assert feature_page(reader, TableScope("nobody", "x"), TableFilter()).n_rows == 0
         assert feature_totals(reader, TableScope("nobody", "x"))["n_features"] == 0
+
+
+def test_one_row_is_that_of_the_whole_table(made_up):
+    _, database = made_up
+    everything = TableFilter(with_dead=True, with_always_on=True)
+    rows = feature_page(database, SCOPE, everything, limit=300).rows
+    for row in rows[::37]:
+        found = feature_row(database, SCOPE, row["feature_id"])
+        assert {name: value for name, value in row.items() if name != "match"} == found
+    assert feature_row(database, SCOPE, 10**6) == {}

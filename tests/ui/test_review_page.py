@@ -32,7 +32,7 @@ def test_the_first_item_is_a_missing_feature_with_its_evidence_beside_it(open_ap
     app = open_app(planted_root, "review")
     assert complaints(app) == []
     assert 'class="fv-peak' in shown(app)
-    assert len(app.get("plotly_chart")) == 1
+    assert len(app.get("bidi_component")) == 1
     assert "To review 25" in app.segmented_control(key="fv_review_show").options
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from facviz.errors import FacvizError
 from facviz.store.feature_table import TableFilter
 from facviz.ui import resources, state
 from facviz.ui.components.address import follow, open_feature
+from facviz.ui.components.lists import asked_lists, choose_lists
 from facviz.ui.components.style import WIDE
 from facviz.ui.components.waiting import ready
 from facviz.ui.frame import Here
@@ -26,6 +27,7 @@ from facviz.views.features import (
     closest,
 )
 from facviz.views.format import UNKNOWN
+from facviz.views.lists import FeatureList
 from facviz.views.palette import blend, palette
 from facviz.views.scope import Looked
 
@@ -89,6 +91,7 @@ def asked() -> Asked:
         statuses=_listed("status", STATUS_WORDS),
         verdicts=_listed("relevance", dict.fromkeys(VERDICTS)),
         states=_listed("coverage", STATE_WORDS),
+        lists=asked_lists(),
         min_density=low,
         max_density=high,
         with_dead=state.query_text("dead") == "1",
@@ -146,7 +149,7 @@ def choose_table(looked: Looked) -> None:
             )
 
 
-def search_bar(now: Asked) -> None:
+def search_bar(now: Asked, lists: Sequence[FeatureList] = ()) -> None:
     """Search, filters and order in one row."""
     left, middle, right = st.columns([5, 5, 2], vertical_alignment="bottom")
     with left:
@@ -167,11 +170,12 @@ def search_bar(now: Asked) -> None:
             **follow("fv_features_by", "by", now.kind, default="text", resets=(*_FIRST_PAGE, "sort")),
         )
     with right:
-        _filters(now.chosen)
+        _filters(now.chosen, lists)
 
 
-def _filters(chosen: TableFilter) -> None:
+def _filters(chosen: TableFilter, lists: Sequence[FeatureList]) -> None:
     n = sum(map(bool, (chosen.statuses, chosen.verdicts, chosen.states, chosen.with_dead, chosen.with_always_on)))
+    n += bool(chosen.lists)
     n += (chosen.min_density, chosen.max_density) != (0.0, 1.0)
     label = f"Filters · {n}" if n else "Filters"
     with st.popover(label, icon=":material/filter_list:", width="stretch", key="fv_features_filters"):
@@ -187,6 +191,7 @@ def _filters(chosen: TableFilter) -> None:
                 selection_mode="multi",
                 **follow(f"fv_features_{param}", param, list(value), resets=_FIRST_PAGE),
             )
+        choose_lists(lists, chosen.lists)
         bounds = (chosen.min_density, chosen.max_density)
         key = f"fv_features_density_{bounds[0]}_{bounds[1]}"
         st.select_slider(
@@ -213,7 +218,9 @@ def _write_density(key: str) -> None:
 
 
 def _clear() -> None:
-    state.set_query(**dict.fromkeys(("coverage", "relevance", "status", "density", "dead", "always_on", "page")))
+    state.set_query(
+        **dict.fromkeys(("coverage", "relevance", "status", "list", "density", "dead", "always_on", "page"))
+    )
 
 
 def by_meaning(here: Here, looked: Looked, words: str) -> dict[int, float] | None:
