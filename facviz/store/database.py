@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from facviz.store.events import (
     UNDO,
     Target,
     active_events,
+    append_batch,
     append_event,
     decide,
     decisions,
@@ -145,6 +146,15 @@ class Database(Queries):
             if undone is None:
                 raise InputError("There is no undo to take back here.")
             return self._append(new_event(actor, target, UNDO, undoes=undone["event_id"]), target, None)
+
+    def record_batch(self, make: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Append what `make` derives from all events so far, as a whole: on disk before in the tables."""
+        with self._writing:
+            events = make(read_events(self.workspace.root / "events"))
+            if events:
+                append_batch(self.workspace.root / "events", events)
+                self.sync()
+        return events
 
     def last_target(self, actor: str, kind: str) -> Target | None:
         """What this person decided on last, among decisions that still hold."""

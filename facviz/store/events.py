@@ -107,9 +107,16 @@ def append_event(folder: Path, event: Mapping[str, Any]) -> None:
     append_line(folder / LOG_FILE, event)
 
 
+def append_batch(folder: Path, events: Sequence[Mapping[str, Any]]) -> None:
+    """Write many events durably as one line: after a kill at any moment either all of them are logged or none."""
+    append_line(folder / LOG_FILE, {"batch": list(events)})
+
+
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All complete events of all log files in the order they happened."""
-    events = [e for path in sorted(folder.glob("*.jsonl")) for e in read_lines(path) if "event_id" in e]
+    """All complete events of all log files in the order they happened, those of a batch one by one."""
+    entries = [e for path in sorted(folder.glob("*.jsonl")) for e in read_lines(path)]
+    listed = (e["batch"] if isinstance(e.get("batch"), list) else [e] for e in entries)
+    events = [e for part in listed for e in part if isinstance(e, dict) and "event_id" in e]
     return sorted(events, key=lambda e: str(e.get("at", "")))
 
 

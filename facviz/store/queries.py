@@ -185,6 +185,12 @@ NAMED_QUERIES = {
     "feature_stats_of": """
         SELECT s.*, d.name, d.role, d.n_docs AS n_all_docs FROM feature_stats s JOIN dataset d USING (dataset_id)
         WHERE s.sae_id = $sae_id AND s.mode = $mode AND s.feature_id = $feature_id ORDER BY d.role, d.name""",
+    "feature_scales": """
+        SELECT feature_id, max(max_act) AS max_act, bool_or(is_always_on AND dataset_id = $dataset_id) AS is_always_on
+        FROM feature_stats WHERE sae_id = $sae_id AND mode = $mode AND feature_id IN (SELECT unnest($ids::INTEGER[]))
+        GROUP BY feature_id ORDER BY feature_id""",
+    "feature_clusters": """
+        SELECT c.cluster, c.name, c.n_features FROM feature_cluster c WHERE c.sae_id = $sae_id ORDER BY cluster""",
     "live_features": """
         SELECT feature_id FROM feature_stats
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode AND NOT is_dead ORDER BY feature_id""",
@@ -211,6 +217,13 @@ NAMED_QUERIES = {
             SELECT 1 FROM synthesis_feature f JOIN coverage_run r USING (coverage_id)
             WHERE f.synth_id = c.synth_id AND r.sae_id = $sae_id)
         ORDER BY c.accepted DESC, c.act DESC, c.candidate_id""",
+    "saved_view_events": 'SELECT * FROM review_event WHERE starts_with(target, $prefix) ORDER BY "at"',
+    "batches_by": """
+        SELECT payload ->> '$.batch' AS batch, max("at") AS "at" FROM review_event
+        WHERE actor = $actor AND kind <> 'undo' AND batch IS NOT NULL GROUP BY batch ORDER BY "at" DESC LIMIT 20""",
+    "events_of_batch": """
+        SELECT * FROM review_event WHERE target IN (
+            SELECT target FROM review_event WHERE payload ->> '$.batch' = $batch) ORDER BY "at" """,
     "events_by": """
         SELECT e.*, d.event_id IS NOT NULL AS is_latest FROM review_event e LEFT JOIN decision d USING (event_id)
         WHERE e.actor = $actor AND e.kind <> 'undo' ORDER BY e."at" DESC LIMIT $n""",

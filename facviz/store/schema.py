@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of a table; a workspace written by a newer facviz is refused."""
 
 MODE = "inference"
@@ -77,6 +77,23 @@ TABLES: dict[str, pa.Schema] = {
             ("logit_std", pa.float32()),
             ("neighbours", pa.list_(pa.int32())),
             ("neighbour_cosines", pa.list_(pa.float32())),
+        ]
+    ),
+    "feature_map": pa.schema(
+        [
+            ("sae_id", pa.string()),
+            ("feature_id", pa.int32()),
+            ("umap_x", pa.float32()),
+            ("umap_y", pa.float32()),
+            ("cluster", pa.int32()),
+        ]
+    ),
+    "feature_cluster": pa.schema(
+        [
+            ("sae_id", pa.string()),
+            ("cluster", pa.int32()),
+            ("name", pa.string()),
+            ("n_features", pa.int32()),
         ]
     ),
     "feature_stats": pa.schema(
