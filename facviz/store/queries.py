@@ -189,8 +189,16 @@ NAMED_QUERIES = {
         SELECT feature_id, max(max_act) AS max_act, bool_or(is_always_on AND dataset_id = $dataset_id) AS is_always_on
         FROM feature_stats WHERE sae_id = $sae_id AND mode = $mode AND feature_id IN (SELECT unnest($ids::INTEGER[]))
         GROUP BY feature_id ORDER BY feature_id""",
-    "feature_clusters": """
-        SELECT c.cluster, c.name, c.n_features FROM feature_cluster c WHERE c.sae_id = $sae_id ORDER BY cluster""",
+    "explained_texts": """
+        SELECT feature_id, text FROM current_explanation
+        WHERE sae_id = $sae_id AND text <> '' AND outcome = 'explained' ORDER BY feature_id""",
+    "feature_places": "SELECT feature_id, cluster FROM feature_map WHERE sae_id = $sae_id ORDER BY feature_id",
+    "feature_clusters": "SELECT * FROM feature_cluster WHERE sae_id = $sae_id ORDER BY cluster",
+    "document_numbers": "SELECT doc_no, doc_id FROM document WHERE dataset_id = $dataset_id ORDER BY doc_no",
+    "activations_on": """
+        SELECT feature_id, doc_no, max_act FROM doc_activation
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
+            AND doc_no IN (SELECT unnest($doc_nos::INTEGER[]))""",
     "live_features": """
         SELECT feature_id FROM feature_stats
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode AND NOT is_dead ORDER BY feature_id""",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import streamlit as st
 
+from facviz.ui.components.feature_compare import compare_lens
+from facviz.ui.components.feature_map import map_lens
 from facviz.ui.components.feature_saved import show_saved
 from facviz.ui.components.feature_search import Asked, choose_view, search_lens
 from facviz.ui.components.feature_text import text_lens
@@ -13,7 +15,12 @@ from facviz.ui.frame import Here
 from facviz.views.features import Lens
 from facviz.views.scope import Looked
 
-_LENSES: Mapping[str, Callable[[Here, Looked, Asked], Lens | None]] = {"table": search_lens, "text": text_lens}
+_LENSES: Mapping[str, Callable[[Here, Looked, Asked], Lens | None]] = {
+    "table": search_lens,
+    "text": text_lens,
+    "map": map_lens,
+    "compare": compare_lens,
+}
 
 
 def choose_lens(here: Here, now: Asked) -> None:

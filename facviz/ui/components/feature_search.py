@@ -19,7 +19,7 @@ from facviz.views.decisions import STATUS_WORDS, VERDICTS
 from facviz.views.features import COLUMNS, STATE_WORDS, Lens, closest
 from facviz.views.scope import Looked
 
-VIEWS = {"table": "Search", "text": "Try a text"}
+VIEWS = {"table": "Search", "text": "Try a text", "map": "Map", "compare": "Compare data sets"}
 """Ways of looking, by their name in the address → as people read it."""
 SEARCHES = {"text": "In explanations", "word": "On a word", "meaning": "By meaning"}
 _PLACEHOLDERS = {
