@@ -20,8 +20,8 @@ _SHORTEST, _LONGEST = 3, 40
 def name_clusters(cluster_of: Mapping[int, int], texts: Mapping[int, str]) -> dict[int, str]:
     """For each cluster up to three words that many of its explanations have and few of all others; "" for none.
 
-    `cluster_of` maps feature to cluster, `texts` feature to explanation. A word weighs what it tells of the cluster: its
-    share there times the logarithm of how much more frequent it is there than among all. So what every explanation
+    `cluster_of` maps feature to cluster, `texts` feature to explanation. A word weighs what it tells of the cluster:
+    its share there times the logarithm of how much more frequent it is there than among all. So what every explanation
     says, such as "fires on", names nothing. Where an explanation quotes words, only those count.
     """
     words = {feature: _words(text) for feature, text in texts.items() if feature in cluster_of}

@@ -20,9 +20,11 @@ def map_features(session: Session, sae_id: str, *, rng_seed: int = 0) -> dict[st
     placed = session.run_once(layout, lambda: _place(session, sae_id, layout, rng_seed))
     with session.workspace.reader() as reader:
         rows = reader.named("feature_places", sae_id=sae_id)
-        explained = reader.named("explained_texts", sae_id=sae_id)
+        explained = reader.rows("explained_texts", sae_id=sae_id)
     cluster_of = dict(zip(rows["feature_id"].to_pylist(), rows["cluster"].to_pylist()))
-    texts = dict(zip(explained["feature_id"].to_pylist(), explained["text"].to_pylist()))
+    # Words counted by machine stand in quotes; what else such an explanation says describes tokens, and names nothing.
+    named_by = (r for r in explained if r["author_kind"] != "lexical" or '"' in r["text"])
+    texts = {r["feature_id"]: r["text"] for r in named_by}
     names = Scope(
         "map-names", sae_id, fingerprint("map-names", CODE_VERSION, layout.fingerprint, sorted(texts.items()))
     )

@@ -190,7 +190,7 @@ NAMED_QUERIES = {
         FROM feature_stats WHERE sae_id = $sae_id AND mode = $mode AND feature_id IN (SELECT unnest($ids::INTEGER[]))
         GROUP BY feature_id ORDER BY feature_id""",
     "explained_texts": """
-        SELECT feature_id, text FROM current_explanation
+        SELECT feature_id, text, author_kind FROM current_explanation
         WHERE sae_id = $sae_id AND text <> '' AND outcome = 'explained' ORDER BY feature_id""",
     "feature_places": "SELECT feature_id, cluster FROM feature_map WHERE sae_id = $sae_id ORDER BY feature_id",
     "feature_clusters": "SELECT * FROM feature_cluster WHERE sae_id = $sae_id ORDER BY cluster",

@@ -1,7 +1,7 @@
 """Two data sets that an SAE has read, side by side: which features tell their texts apart, at equal length.
 
-A text that stands in both is compared as part of the second. Of large sets as many texts are drawn, with a fixed seed,
-as keep the work bounded; the numbers say of how many they are.
+A text that stands in both is compared as part of the smaller one. Of large sets as many texts are drawn, with a fixed
+seed, as keep the work bounded; the numbers say of how many they are.
 """
 
 from __future__ import annotations
@@ -58,9 +58,12 @@ def compare_datasets(
     if first.dataset_id == second.dataset_id:
         raise InputError("These are the same data set; choose two different ones.")
     [row] = queries.rows("sae", sae_id=sae_id)
-    of_second = _identities(queries, second)
-    one = _read(queries, sae_id, first, row["d_sae"], max_docs, without=set(of_second.values()))
-    two = _read(queries, sae_id, second, row["d_sae"], max_docs, without=set())
+    texts = [set(_identities(queries, choice).values()) for choice in (first, second)]
+    smaller = second if len(texts[1]) <= len(texts[0]) else first
+    shared = texts[0] & texts[1]
+    without = [shared if choice is not smaller else set() for choice in (first, second)]
+    one = _read(queries, sae_id, first, row["d_sae"], max_docs, without=without[0])
+    two = _read(queries, sae_id, second, row["d_sae"], max_docs, without=without[1])
     acts = sparse.vstack([one.acts, two.acts]).tocsc()
     is_first = np.arange(acts.shape[0]) < one.acts.shape[0]
     lengths = np.concatenate([one.n_content_tokens, two.n_content_tokens])
@@ -78,8 +81,8 @@ def compare_datasets(
         f"{count(n_first)} fire more in {short(first.name, 40)}, {count(n_second)} in {short(second.name, 40)}"
     )
     basis = f"{_basis(one, first)} against {_basis(two, second)}, {count(n_permutations)} permutations at equal length."
-    if one.n_shared:
-        basis += f" {count_of(one.n_shared, 'text')} in both sets counted for the second only."
+    if n_shared := one.n_shared + two.n_shared:
+        basis += f" {count_of(n_shared, 'text')} in both sets counted for {short(smaller.name, 40)} only."
     return Compared(
         found=aurocs,
         aside={"share_a": shares[0][ids], "share_b": shares[1][ids], "q": found.q[ids]},
