@@ -186,7 +186,8 @@ NAMED_QUERIES = {
         SELECT s.*, d.name, d.role, d.n_docs AS n_all_docs FROM feature_stats s JOIN dataset d USING (dataset_id)
         WHERE s.sae_id = $sae_id AND s.mode = $mode AND s.feature_id = $feature_id ORDER BY d.role, d.name""",
     "feature_scales": """
-        SELECT feature_id, max(max_act) AS max_act, bool_or(is_always_on AND dataset_id = $dataset_id) AS is_always_on
+        SELECT feature_id, max(max_act) AS max_act, max(density) AS density,
+            bool_or(is_always_on AND dataset_id = $dataset_id) AS is_always_on
         FROM feature_stats WHERE sae_id = $sae_id AND mode = $mode AND feature_id IN (SELECT unnest($ids::INTEGER[]))
         GROUP BY feature_id ORDER BY feature_id""",
     "explained_texts": """

@@ -19,7 +19,7 @@ from facviz.store.feature_table import TableScope, mapped
 from facviz.store.queries import Queries
 from facviz.views.format import count, count_of, number, percent, short
 from facviz.views.palette import Mode, Palette, blend, palette
-from facviz.views.plot import add_key, new_figure, plain
+from facviz.views.plot import CLEAR, add_key, new_figure, plain
 
 Area = Sequence[tuple[float, float]]
 
@@ -40,7 +40,8 @@ SHOW_WORDS = 20_000
 """Up to so many features pointing at one shows its explanation: the words of more would weigh several megabytes."""
 _NAME_CHARS = 60
 _N_LABELS = 22
-_N_HUES = 10
+_HUES = ("#6D5BA8", "#B5577A", "#4C86B8", "#8A7A3F", "#A0653C", "#8E6FC4", "#CF8AA4", "#7FA9CF", "#B3A25E", "#C28F6B")
+"""Of clusters, beside each other on the picture; none of them means anything elsewhere."""
 _EDGE = 10.4  # of the picture; places lie between -10 and 10
 
 
@@ -56,9 +57,12 @@ class FeatureMap:
 
 
 def cluster_names(queries: Queries, sae_id: str) -> dict[int, str]:
-    """Clusters of the map with their names and sizes, largest first; empty before there is a map."""
-    rows = queries.rows("feature_clusters", sae_id=sae_id)
-    return {r["cluster"]: f"{_cluster_name(r)} · {count(r['n_features'])}" for r in rows}
+    """Clusters of the map with their names and sizes, largest first and no two alike; empty before there is a map."""
+    found: dict[int, str] = {}
+    for row in queries.rows("feature_clusters", sae_id=sae_id):
+        words = f"{_cluster_name(row)} · {count(row['n_features'])}"
+        found[row["cluster"]] = words if words not in found.values() else f"{words} ({row['cluster'] + 1})"
+    return found
 
 
 def _cluster_name(row: Mapping[str, Any]) -> str:
@@ -145,8 +149,9 @@ def map_figure(found: FeatureMap, colour: str, mode: Mode, area: Area = ()) -> g
     _name_clusters(figure, found, colours)
     if area:
         path = "M " + " L ".join(f"{x:.2f} {y:.2f}" for x, y in area) + " Z"
-        line = {"color": colours.accent, "width": 2}
-        figure.add_shape(type="path", path=path, line=line, fillcolor=colours.accent, opacity=0.18, layer="above")
+        red, green, blue = bytes.fromhex(colours.accent[1:])
+        ground = f"rgba({red},{green},{blue},0.1)"
+        figure.add_shape(type="path", path=path, line={"color": colours.accent, "width": 2}, fillcolor=ground)
     axis = {"visible": False, "range": [-_EDGE, _EDGE]}
     figure.update_layout(
         xaxis=axis,
@@ -156,6 +161,7 @@ def map_figure(found: FeatureMap, colour: str, mode: Mode, area: Area = ()) -> g
         uirevision="map",
         selectionrevision=repr(area),
         newselection={"line": {"color": colours.accent, "width": 2}},
+        modebar={"bgcolor": CLEAR, "color": colours.muted, "activecolor": colours.ink},
     )
     return figure
 
@@ -171,6 +177,7 @@ class _Group:
     scale: Sequence[tuple[float, str]] = ()
     bar: Mapping[str, Any] | None = None
     opacity: float = 0.85
+    is_marked: bool = False
 
 
 _CATEGORIES: Mapping[str, Sequence[tuple[Any, str, str, float]]] = {
@@ -211,7 +218,8 @@ def _groups(found: FeatureMap, colour: str, colours: Palette) -> list[_Group]:
         groups = []
         for value, words, shade, strength in _CATEGORIES[colour]:
             members = np.array([v is None for v in values]) if value is None else np.asarray(values == value, bool)
-            groups.append(_Group(words, members, blend(getattr(colours, shade), strength, colours.paper)))
+            colour_of = blend(getattr(colours, shade), strength, colours.paper)
+            groups.append(_Group(words, members, colour_of, is_marked=shade != "hairline" and strength == 1.0))
         return groups
     if colour == "cluster":
         return _by_cluster(found, colours)
@@ -225,13 +233,12 @@ def _firing(found: FeatureMap) -> npt.NDArray[Any]:
 
 def _by_cluster(found: FeatureMap, colours: Palette) -> list[_Group]:
     cluster = found.columns["cluster"].astype(np.int64)
-    wheel = (colours.seed, colours.missing, colours.filled, colours.covered, colours.anchor)
-    hues = [*wheel, *(blend(hue, 0.55, colours.paper) for hue in wheel)]
-    scale = [(i / (_N_HUES - 1), hue) for i, hue in enumerate(hues)]
+    hues = [blend(hue, 0.85, colours.ink) for hue in _HUES]  # darker on light paper, lighter on dark
+    scale = [(i / (len(hues) - 1), hue) for i, hue in enumerate(hues)]
     alone = cluster < 0
     return [
         _Group("in no cluster", alone, blend(colours.muted, 0.35, colours.paper), opacity=0.7),
-        _Group("in a cluster", ~alone, values=(cluster % _N_HUES).astype(np.float32), scale=scale),
+        _Group("in a cluster", ~alone, values=(cluster % len(_HUES)).astype(np.float32), scale=scale),
     ]
 
 
@@ -255,13 +262,14 @@ def _by_scale(found: FeatureMap, colour: str, colours: Palette) -> list[_Group]:
 def _add_points(figure: go.Figure, found: FeatureMap, group: _Group) -> None:
     members = group.members
     n = len(found.x)
-    marker: dict[str, Any] = {"size": 7 if n <= 5_000 else 5 if n <= SHOW_WORDS else 3, "opacity": group.opacity}
+    size = 7 if n <= 5_000 else 5 if n <= SHOW_WORDS else 3
+    marker: dict[str, Any] = {"size": size + 2 * group.is_marked, "opacity": group.opacity}
     if group.values is None:
         marker["color"] = group.shade
     else:
         marker |= {"color": group.values[members], "colorscale": [list(stop) for stop in group.scale]}
         bar = dict(group.bar or {})
-        low, high = bar.pop("cmin", 0), bar.pop("cmax", _N_HUES - 1)
+        low, high = bar.pop("cmin", 0), bar.pop("cmax", len(_HUES) - 1)
         marker |= {"cmin": low, "cmax": high} | ({"colorbar": bar} if bar else {"showscale": False})
     figure.add_scattergl(
         x=found.x[members],

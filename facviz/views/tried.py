@@ -1,11 +1,13 @@
 """A reader's own text: what fires on each of its tokens, and which features fire on all of it or on one token.
 
 Activations of two features do not compare, so each is put in proportion to the highest that its own feature reached on
-any data set the SAE has read.
+any data set the SAE has read. Some feature is near its maximum on almost every token, so the heat of a token also asks
+how rare that feature is, and is stretched from the coolest to the hottest token of the text.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,9 +15,10 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from facviz.records import Bools, Floats, Ints
 from facviz.store.queries import Queries
 from facviz.store.schema import MODE
-from facviz.views.format import count_of, number, percent, short
+from facviz.views.format import count_of, percent, short
 from facviz.views.heat import visible_token
 from facviz.views.scope import Looked
 from facviz.views.text import EncodedText
@@ -23,14 +26,16 @@ from facviz.views.text import EncodedText
 N_NAMED = 3
 """Features that the tip of a token names."""
 _NAME_CHARS, _TOKEN_CHARS = 48, 24
+_RAREST = 1e-4
+"""Density from which on a feature counts as wholly rare."""
 
 
 @dataclass(frozen=True, slots=True)
 class TriedToken:
-    """One token to draw: its text made visible, the share of its strongest feature's own maximum, what fires on it."""
+    """One token to draw: its text made visible, its heat among the text's tokens (0 to 1), and what fires on it."""
 
     text: str
-    share: float
+    heat: float
     tip: str
     ends_line: bool
 
@@ -53,11 +58,12 @@ def read_tried(
     chosen = token if token is not None and 0 <= token < len(encoded.tokens) else None
     at = np.repeat(np.arange(len(encoded.tokens)), np.diff(encoded.offsets))
     feature_id, act = encoded.feature_id, encoded.act.astype(np.float64)
-    own, is_always_on = _scales(queries, looked, feature_id)
+    own, density, is_always_on = _scales(queries, looked, feature_id)
     counts = (act > 0) if with_always_on else (act > 0) & ~is_always_on
     at, feature_id, act, own = at[counts], feature_id[counts], act[counts], own[counts]
     share = np.divide(act, own, out=np.ones_like(act), where=own > 0)
-    tokens = _tokens(queries, looked, encoded, at, feature_id, share)
+    heat = _heat(at, share, density[counts], len(encoded.tokens))
+    tokens = _tokens(queries, looked, encoded, at, feature_id, share, heat)
     here = np.ones(len(at), bool) if chosen is None else at == chosen
     found: dict[int, float] = {}
     words: dict[int, str] = {}
@@ -71,17 +77,26 @@ def read_tried(
     return Tried(tokens, chosen, found, words, summary)
 
 
-def _scales(
-    queries: Queries, looked: Looked, feature_id: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Of each activation's feature: its own maximum, and whether it is always on in the data set looked at."""
+def _scales(queries: Queries, looked: Looked, feature_id: npt.NDArray[np.int64]) -> tuple[Floats, Floats, Bools]:
+    """Of each activation's feature: its own maximum, density, and whether it is always on in the data set looked at."""
     ids, place = np.unique(feature_id, return_inverse=True)
     parameters = {"sae_id": looked.sae_id, "dataset_id": looked.dataset.dataset_id, "mode": MODE}
     rows = queries.rows("feature_scales", **parameters, ids=ids.tolist())
     known = {row["feature_id"]: row for row in rows}
-    own = np.array([float((known.get(i) or {}).get("max_act") or 0.0) for i in ids.tolist()], np.float64)
-    always = np.array([bool((known.get(i) or {}).get("is_always_on")) for i in ids.tolist()], bool)
-    return own[place], always[place]
+    found = [known.get(i) or {} for i in ids.tolist()]
+    own = np.array([float(row.get("max_act") or 0.0) for row in found], np.float64)
+    density = np.array([float(row.get("density") or 0.0) for row in found], np.float64)
+    always = np.array([bool(row.get("is_always_on")) for row in found], bool)
+    return own[place], density[place], always[place]
+
+
+def _heat(at: Ints, share: Floats, density: Floats, n_tokens: int) -> Floats:
+    """Of each token, 0 to 1: the highest share of a maximum times how rare the feature is, stretched over the text."""
+    rarity = np.clip(-np.log10(np.clip(density, _RAREST, 1.0)) / -math.log10(_RAREST), 0.0, 1.0)
+    highest = np.zeros(n_tokens)
+    np.maximum.at(highest, at, np.minimum(share, 1.0) * rarity)
+    low, high = (float(highest.min()), float(highest.max())) if n_tokens else (0.0, 0.0)
+    return np.asarray((highest - low) / (high - low) if high > low else np.where(highest > 0, 1.0, 0.0))
 
 
 def _tokens(
@@ -91,6 +106,7 @@ def _tokens(
     at: npt.NDArray[np.int64],
     feature_id: npt.NDArray[np.int64],
     share: npt.NDArray[np.float64],
+    heat: Floats,
 ) -> list[TriedToken]:
     best = np.lexsort((-share, at))  # token by token, strongest first
     starts = np.searchsorted(at[best], np.arange(len(encoded.tokens) + 1))
@@ -106,16 +122,13 @@ def _tokens(
             feature = int(feature_id[i])
             words = short(explained[feature], _NAME_CHARS) if feature in explained else "not explained yet"
             lines.append(f"{feature} {words} · {percent(share[i])}")
-        strongest = float(share[first[0]]) if first else 0.0
         # An empty slice is a part of a character that several tokens share; it must stay clickable.
-        tokens.append(TriedToken(visible_token(raw) or "▪", strongest, "\n".join(lines), "\n" in raw))
+        tokens.append(TriedToken(visible_token(raw) or "▪", float(heat[place]), "\n".join(lines), "\n" in raw))
     return tokens
 
 
 def _in_words(share: float, own: float, token: str | None) -> str:
-    amount = percent(min(share, 1.0)) if own > 0 else "never seen before"
-    if own > 0 and share > 1.005:
-        amount = f"{number(share)} × its maximum"
+    amount = percent(share) if own > 0 else "never seen before"
     return amount if token is None else f"{amount} on “{_quoted(token)}”"
 
 

@@ -10,7 +10,7 @@ def test_a_cluster_is_named_by_what_its_features_share_and_others_lack():
     texts[1] = 'fires on "tea", "coffee"'
     texts[2] = 'fires on "coffee"'
     cluster_of = dict.fromkeys(range(4), 0) | {i: 1 + i // 20 for i in range(4, 40)}
-    assert name_clusters(cluster_of, texts)[0] == "tea, hot, coffee"
+    assert name_clusters(cluster_of, texts)[0] == "tea, coffee, hot"
 
 
 def test_what_every_explanation_says_and_features_in_no_cluster_name_nothing():

@@ -344,7 +344,7 @@ def test_new_filters_follow_the_address(open_app, planted_root):
 
 
 def test_a_view_is_saved_opened_and_removed(open_app, planted_root):
-    app = open_app(planted_root, "features", coverage="missing", sort="feature", search="fires")
+    app = open_app(planted_root, "features", coverage="filled,exhausted", sort="feature", search="fires")
     app.text_input(key="fv_features_view_name").set_value("<b>gap</b> *mine*").run()
     app.button(key="fv_features_view_save").click().run()
     assert complaints(app) == []
@@ -355,7 +355,7 @@ def test_a_view_is_saved_opened_and_removed(open_app, planted_root):
     assert len(app.dataframe[0].value) == 26
     [open_it] = [b for b in app.button if str(b.key).startswith("fv_features_view_open_")]
     open_it.click().run()
-    assert (app.query_params["coverage"], app.query_params["sort"]) == ("missing", "feature")
+    assert (app.query_params["coverage"], app.query_params["sort"]) == ("filled,exhausted", "feature")
     assert "dead" not in app.query_params
     assert len(app.dataframe[0].value) == 12
     [remove] = [b for b in app.button if str(b.key).startswith("fv_features_view_remove_")]
@@ -375,7 +375,7 @@ def test_all_that_the_table_shows_is_accepted_at_once_and_taken_back_at_once(ope
         database.sync()
         [sae] = database.rows("saes")
         database.record("bob", explanation_of(sae["sae_id"], 12), "reject", {"reason": "wrong"})
-    app = open_app(planted_root, "features", coverage="missing", sort="feature")
+    app = open_app(planted_root, "features", coverage="filled,exhausted", sort="feature")
     app.button(key="fv_features_bulk").click().run()
     text = shown(app)
     assert "11 explanations will be accepted" in text.replace("\\", "")
@@ -389,7 +389,7 @@ def test_all_that_the_table_shows_is_accepted_at_once_and_taken_back_at_once(ope
 
 
 def test_all_are_judged_for_the_task(open_app, planted_root):
-    app = open_app(planted_root, "features", coverage="missing", sort="feature")
+    app = open_app(planted_root, "features", coverage="filled,exhausted", sort="feature")
     app.button(key="fv_features_bulk").click().run()
     app.button_group(key="fv_features_bulk_kind").set_value("verdict").run()
     assert app.button(key="fv_features_bulk_go").disabled

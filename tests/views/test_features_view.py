@@ -125,7 +125,7 @@ def test_the_file_holds_every_page_in_the_tables_order_with_plain_numbers_and_no
     assert by_id[7]["explanation"] == "'" + '=HYPERLINK("x"), "quoted"'
     assert (by_id[25]["dead"], by_id[7]["dead"]) == ("True", "False")
     assert float(by_id[7]["density"]) > 0
-    assert by_id[12]["coverage"] == "missing"
+    assert by_id[12]["coverage"] == "filled"
     assert "match" not in rows[0]
 
 

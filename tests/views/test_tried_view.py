@@ -51,7 +51,7 @@ def test_each_feature_stands_in_proportion_to_its_own_maximum(planted):
     assert {f: round(share, 4) for f, share in tried.found.items()} == {2: 1.0, 1: 0.5}
     assert list(tried.found) == [2, 1]
     assert tried.words[1] == "50 % on “two”"
-    assert [round(token.share, 4) for token in tried.tokens] == [0.25, 1.0]
+    assert [token.heat for token in tried.tokens] == [0.0, 1.0]
     assert tried.summary == "2 features on 2 tokens"
 
 
@@ -65,12 +65,27 @@ def test_a_chosen_token_leaves_what_fires_there_and_one_that_does_not_exist_is_a
         assert read_tried(planted, looked, text, token=beyond).chosen is None
 
 
+def test_heat_asks_how_rare_a_feature_is_and_is_stretched_over_the_text(planted):
+    looked = looked_at(planted)
+    with planted._connection.cursor() as cursor:
+        for feature_id, density in ((1, 0.1), (2, 0.01), (3, 1e-6)):
+            cursor.execute(
+                "UPDATE shard_feature_stats SET density = ?, max_act = 1 WHERE feature_id = ?", [density, feature_id]
+            )
+    text = encoded(["a", "b", "c", "d"], (0, 1, 1.0), (1, 2, 1.0), (2, 3, 1.0), (3, 3, 0.5))
+    heat = [token.heat for token in read_tried(planted, looked, text).tokens]
+    assert heat == pytest.approx([0, 1 / 3, 1, 1 / 3])  # of 1/4, 1/2, 1 and 1/2
+    even = encoded(["a", "b"], (0, 1, 1.0), (1, 1, 1.0))
+    assert [token.heat for token in read_tried(planted, looked, even).tokens] == [1, 1]
+    assert read_tried(planted, looked, encoded(["a"])).tokens[0].heat == 0
+
+
 def test_above_its_maximum_and_never_seen_are_said_in_words(planted):
     looked = looked_at(planted)
     top = own_maximum(planted, looked, 1)
     assert own_maximum(planted, looked, 25) == 0
     tried = read_tried(planted, looked, encoded(["a"], (0, 1, 3 * top), (0, 25, 0.5)), token=0)
-    assert tried.words == {1: "3.00 × its maximum", 25: "never seen before"}
+    assert tried.words == {1: "300 %", 25: "never seen before"}
 
 
 def test_features_that_are_always_on_are_left_out_unless_asked_for(planted):
@@ -79,7 +94,7 @@ def test_features_that_are_always_on_are_left_out_unless_asked_for(planted):
         cursor.execute("UPDATE shard_feature_stats SET is_always_on = true WHERE feature_id = 3")
     text = encoded(["a", "b"], (0, 3, 1.0), (1, 1, 0.5))
     assert list(read_tried(planted, looked, text).found) == [1]
-    assert read_tried(planted, looked, text).tokens[0].share == 0
+    assert read_tried(planted, looked, text).tokens[0].heat == 0
     assert set(read_tried(planted, looked, text, with_always_on=True).found) == {1, 3}
 
 

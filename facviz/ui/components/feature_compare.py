@@ -30,7 +30,7 @@ def compare_lens(here: Here, looked: Looked, now: Asked) -> Lens | None:
     except FacvizError as error:
         st.info(str(error), icon=":material/compare_arrows:")
         return None
-    labels = {d.name: plain_markdown(d.label) for d in looked.datasets}
+    labels = {d.name: d.label for d in looked.datasets}
     left, right = st.columns(2)
     for place, param, label, chosen in ((left, "first", "First", first), (right, "second", "Second", second)):
         taken = second.name if param == "first" and len(labels) > 2 else first.name if param == "second" else ""

@@ -281,7 +281,7 @@ def _clusters(clusters: Mapping[int, str], chosen: TableFilter) -> None:
     st.multiselect(
         "Clusters of the map",
         list(clusters),
-        format_func=lambda cluster: plain_markdown(clusters[cluster]),
+        format_func=clusters.__getitem__,
         placeholder="any",
         **follow("fv_features_cluster", "cluster", [c for c in chosen.clusters if c in clusters], resets=FIRST_PAGE),
     )

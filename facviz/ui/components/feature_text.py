@@ -16,6 +16,7 @@ from facviz.views.scope import Looked
 from facviz.views.tried import Tried, read_tried
 
 MAX_TEXT = 2000
+_HEAT = "The darker a token, the rarer what fires on it and the nearer to its own maximum, within this text."
 _HELP = (
     "Its activation in proportion to the highest that this feature reached on any data set the SAE has read, as "
     "activations of two features do not compare."
@@ -63,7 +64,7 @@ def _show_tokens(here: Here, tried: Tried) -> None:
     )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if tried.chosen is None:
-            st.caption(f"{plain_markdown(tried.summary)}. Choose a token to see what fires on it alone.")
+            st.caption(f"{plain_markdown(tried.summary)}. Choose a token to see what fires on it alone.", help=_HEAT)
         else:
             st.caption(f"{plain_markdown(tried.summary)}.")
             st.button(

@@ -202,5 +202,6 @@ def _column(name: str, shown: Shown) -> Any:
     side: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
     help, width = _HELP.get(name), _WIDTHS[name]
     if name == "match":
-        help, width = lens.help, _SAYING if lens.words is not None else width
+        help = lens.help
+        side, width = ("right", width) if lens.words is None else ("left", _SAYING)
     return st.column_config.TextColumn(label, help=help, width=width, alignment=side)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from facviz.views.heat import cell_colours, heat_opacity
+from facviz.views.heat import cell_colours
 from facviz.views.palette import Mode, palette
 from facviz.views.tried import TriedToken
 
@@ -96,7 +96,7 @@ def token_strip(
 
 def _cell(token: TriedToken, mode: Mode) -> dict[str, object]:
     cell: dict[str, object] = {"text": token.text, "tip": token.tip, "ends_line": token.ends_line}
-    opacity = heat_opacity(token.share, 1.0)
+    opacity = 0.85 * token.heat
     if opacity:
         cell["ground"], cell["ink"] = cell_colours(opacity, mode)
     return cell
