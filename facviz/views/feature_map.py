@@ -128,10 +128,10 @@ def selected(found: FeatureMap, area: Area) -> dict[int, float]:
     return dict.fromkeys(found.feature_id[inside(found, area)].tolist(), 0.0)
 
 
-def map_words(found: FeatureMap, area: Area) -> str:
-    """How many features lie where, as a sentence without its end."""
-    if area:
-        return f"{count_of(int(inside(found, area).sum()), 'feature')} of {count(len(found.x))} in the area"
+def map_words(found: FeatureMap, n_in_area: int | None = None) -> str:
+    """How many features lie where, as a sentence without its end; None where no area is drawn."""
+    if n_in_area is not None:
+        return f"{count_of(n_in_area, 'feature')} of {count(len(found.x))} in the area"
     alone = int((found.columns["cluster"] < 0).sum())
     clusters = f"{count_of(len(found.names), 'cluster')}, {count(alone)} features in none"
     return f"{count_of(len(found.x), 'feature')} by what they write into the model; {clusters}"

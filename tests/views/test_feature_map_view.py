@@ -90,8 +90,8 @@ def test_features_in_a_polygon_are_those_a_loop_finds():
 
 def test_words_say_how_many_lie_where():
     found = made_map([1, 2, 9], [1, 2, 9], cluster=np.array([0, 0, -1]))
-    assert map_words(found, SQUARE) == "2 features of 3 in the area"
-    assert map_words(found, ()).startswith("3 features by what they write into the model; 1 cluster, 1 ")
+    assert map_words(found, 2) == "2 features of 3 in the area"
+    assert map_words(found).startswith("3 features by what they write into the model; 1 cluster, 1 ")
 
 
 @pytest.mark.parametrize("colour", COLOURS)

@@ -18,19 +18,29 @@ from facviz.views.features import Lens
 from facviz.views.format import ago, count
 from facviz.views.scope import Looked
 
-_DONE, _PROBLEM = "fv_features_bulk_done", "fv_features_bulk_problem"
+_DONE, _PROBLEM, _OPEN = "fv_features_bulk_done", "fv_features_bulk_problem", "fv_features_bulk_open"
 
 
 def decide_on_all(here: Here, looked: Looked, now: Asked, lens: Lens, n_found: int) -> None:
     """A button that opens the preview."""
-    if st.button(
+    st.button(
         "Decide on all",
         key="fv_features_bulk",
         icon=":material/checklist:",
         disabled=n_found == 0,
+        on_click=_open,
         help="Accept the explanations, or judge the relevance, of every feature of this table.",
-    ):
+    )
+    if st.session_state.get(_OPEN):
         _ask(here, looked, now, lens)
+
+
+def _open() -> None:
+    st.session_state[_OPEN] = True
+
+
+def _close() -> None:
+    st.session_state.pop(_OPEN, None)
 
 
 def show_done(here: Here) -> None:
@@ -52,7 +62,7 @@ def show_done(here: Here) -> None:
         st.button("Close", key="fv_features_bulk_close", icon=":material/close:", type="tertiary", on_click=_forget)
 
 
-@st.dialog("Decide on all of these features", width="medium")
+@st.dialog("Decide on all of these features", width="medium", on_dismiss=_close)
 def _ask(here: Here, looked: Looked, now: Asked, lens: Lens) -> None:
     kinds = {"accept": "Accept explanations"} | ({"verdict": "Judge relevance"} if looked.task else {})
     kind = st.segmented_control(
@@ -83,6 +93,7 @@ def _ask(here: Here, looked: Looked, now: Asked, lens: Lens) -> None:
         disabled=found.n == 0 or not found.is_possible or (kind == "verdict" and verdict is None),
     ):
         _decide(here, found, str(kind), {"verdict": verdict} if verdict else {})
+        _close()
         st.rerun()
     _last(here)
 
@@ -106,6 +117,7 @@ def _last(here: Here) -> None:
         st.caption(plain_markdown(f"Your last: {batch_words(batch)} {when}."))
         if st.button("Take back", key="fv_features_bulk_back", icon=":material/undo:", type="tertiary"):
             _undo(here, batch.batch_id)
+            _close()
             st.rerun()
 
 

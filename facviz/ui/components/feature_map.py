@@ -33,9 +33,10 @@ def map_lens(here: Here, looked: Looked, now: Asked) -> Lens | None:
         _make(here, looked)
         return None
     area = parse_area(state.query_text("area", 20 * MAX_CORNERS))
+    chosen = selected(found, area) if area else None
     colour = state.query_text("colour") if state.query_text("colour") in COLOURS else "cluster"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"{plain_markdown(map_words(found, area))}.")
+        st.markdown(f"{plain_markdown(map_words(found, None if chosen is None else len(chosen)))}.")
         if area:
             st.button("Clear area", key="fv_features_area_clear", icon=":material/close:", on_click=_clear)
         st.space("stretch")
@@ -57,7 +58,7 @@ def map_lens(here: Here, looked: Looked, now: Asked) -> Lens | None:
         alt=f"Map of {count(len(found.x))} features, coloured by {COLOURS[colour].lower()}; the table lists them.",
     )
     watch(here.root, "features")
-    return Lens(selected(found, area) if area else None, says=False)
+    return Lens(chosen, says=False)
 
 
 def _select() -> None:
