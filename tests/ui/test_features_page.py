@@ -271,7 +271,7 @@ def test_before_there_is_a_map_the_page_says_what_it_costs_and_offers_to_make_it
         "facviz.ui.components.feature_map.start", lambda root, *, title, page, arguments: asked.append(arguments)
     )
     app = open_app(planted_root, "features", view="map")
-    assert any("several minutes for 65,536" in c.value for c in app.caption)
+    assert any("one to two minutes for 65,536" in c.value for c in app.caption)
     app.button(key="fv_features_map_make").click().run()
     assert asked[0][:2] == ["map", "--sae"]
     assert complaints(app) == []

@@ -81,8 +81,8 @@ def _make(here: Here, looked: Looked) -> None:
     with st.container(border=True, key="fv_empty_map"):
         st.subheader("A map of all features, similar ones side by side", anchor=False)
         st.caption(
-            "It is made once for an SAE from its decoder directions, in the background: half a minute for 4,096 "
-            "features, several minutes for 65,536 on two cores."
+            "It is made once for an SAE from its decoder directions, in the background: about a quarter of a "
+            "minute for 4,096 features, one to two minutes for 65,536 on two cores."
         )
         if st.button("Draw the map", key="fv_features_map_make", type="primary", icon=":material/map:"):
             start(here.root, title="Map of features", page="features", arguments=["map", "--sae", looked.sae_id])
