@@ -89,13 +89,13 @@ def test_all_of_the_table_are_accepted_after_a_preview_and_taken_back_with_one_c
     page, server = browser_page, serve(root)
     page.goto(f"{server.url}/features?coverage=filled,exhausted")
     settle(page)
-    page.locator(".st-key-fv_features_bulk button").click()
+    page.get_by_role("button", name="Decide on all").first.click()
     page.get_by_text("12 explanations will be accepted").wait_for()
-    page.locator(".st-key-fv_features_bulk_go button").click()
+    page.get_by_role("button", name="Accept 12").click()
     page.get_by_text("Accepted 12 explanations").first.wait_for()
     settle(page)
     assert page.get_by_role("dialog").count() == 0
     assert [e["kind"] for e in read_events(root / "events")] == ["accept"] * 12
-    page.locator(".st-key-fv_features_bulk_undo button").click()
+    page.get_by_role("button", name="Undo").first.click()
     page.get_by_text("Took back 12 decisions").wait_for()
     assert [e["kind"] for e in read_events(root / "events")] == ["accept"] * 12 + ["undo"] * 12
