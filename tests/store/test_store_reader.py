@@ -38,12 +38,16 @@ PARAMETERS = {
     "review": None,
     "reason": None,
     "author": None,
+    "doc_nos": [0, 1],
+    "prefix": "explanation/",
+    "batch": "b",
 }
 
 
 def test_every_named_query_answers_on_empty_and_on_full_tables(full_workspace, tmp_path):
     empty = Workspace.create(tmp_path / "empty")
-    append_event(full_workspace.root / "events", new_event("ann", explanation_of("id", 1), "edit", {"text": "a word"}))
+    event = new_event("ann", explanation_of("id", 1), "edit", {"text": "a word", "batch": "b"})
+    append_event(full_workspace.root / "events", event)
     with full_workspace.reader() as full, empty.reader() as nothing:
         for query in NAMED_QUERIES:
             found, none = full.named(query, **PARAMETERS), nothing.named(query, **PARAMETERS)
