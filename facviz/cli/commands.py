@@ -42,6 +42,7 @@ from facviz.pipeline import (
     features,
     imports,
     judging,
+    mapping,
     run,
     sae_quality,
     scoring,
@@ -225,6 +226,13 @@ def _score(arguments: argparse.Namespace) -> Result:
         return stage(session, sae_id, config), 0
 
 
+def _map(arguments: argparse.Namespace) -> Result:
+    workspace = open_workspace(_workspace_path(arguments))
+    with _locked(arguments, workspace):
+        session, sae_id = _sae_session(arguments, workspace)
+        return mapping.map_features(session, sae_id, rng_seed=arguments.rng_seed or 0), 0
+
+
 def _relevance(arguments: argparse.Namespace) -> Result:
     config = _from_flags(RelevanceConfig, arguments)
     workspace = open_workspace(_workspace_path(arguments))
@@ -349,6 +357,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "spans": _spans,
     "explain": _explain,
     "score": _score,
+    "map": _map,
     "relevance": _relevance,
     "coverage": _coverage,
     "synthesize": _synthesize,

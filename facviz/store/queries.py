@@ -214,6 +214,21 @@ NAMED_QUERIES = {
     "feature_stats_of": """
         SELECT s.*, d.name, d.role, d.n_docs AS n_all_docs FROM feature_stats s JOIN dataset d USING (dataset_id)
         WHERE s.sae_id = $sae_id AND s.mode = $mode AND s.feature_id = $feature_id ORDER BY d.role, d.name""",
+    "feature_scales": """
+        SELECT feature_id, max(max_act) AS max_act, max(density) AS density,
+            bool_or(is_always_on AND dataset_id = $dataset_id) AS is_always_on
+        FROM feature_stats WHERE sae_id = $sae_id AND mode = $mode AND feature_id IN (SELECT unnest($ids::INTEGER[]))
+        GROUP BY feature_id ORDER BY feature_id""",
+    "explained_texts": """
+        SELECT feature_id, text, author_kind FROM current_explanation
+        WHERE sae_id = $sae_id AND text <> '' AND outcome = 'explained' ORDER BY feature_id""",
+    "feature_places": "SELECT feature_id, cluster FROM feature_map WHERE sae_id = $sae_id ORDER BY feature_id",
+    "feature_clusters": "SELECT * FROM feature_cluster WHERE sae_id = $sae_id ORDER BY cluster",
+    "document_numbers": "SELECT doc_no, doc_id FROM document WHERE dataset_id = $dataset_id ORDER BY doc_no",
+    "activations_on": """
+        SELECT feature_id, doc_no, max_act FROM doc_activation
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
+            AND doc_no IN (SELECT unnest($doc_nos::INTEGER[]))""",
     "live_features": """
         SELECT feature_id FROM feature_stats
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode AND NOT is_dead ORDER BY feature_id""",
@@ -281,6 +296,13 @@ NAMED_QUERIES = {
             SELECT 1 FROM synthesis_feature f JOIN coverage_run r USING (coverage_id)
             WHERE f.synth_id = c.synth_id AND r.sae_id = $sae_id)
         ORDER BY c.accepted DESC, c.act DESC, c.candidate_id""",
+    "saved_view_events": 'SELECT * FROM review_event WHERE starts_with(target, $prefix) ORDER BY "at"',
+    "batches_by": """
+        SELECT payload ->> '$.batch' AS batch, max("at") AS "at" FROM review_event
+        WHERE actor = $actor AND kind <> 'undo' AND batch IS NOT NULL GROUP BY batch ORDER BY "at" DESC LIMIT 20""",
+    "events_of_batch": """
+        SELECT * FROM review_event WHERE target IN (
+            SELECT target FROM review_event WHERE payload ->> '$.batch' = $batch) ORDER BY "at" """,
 }
 
 

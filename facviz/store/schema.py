@@ -81,6 +81,23 @@ TABLES: dict[str, pa.Schema] = {
             ("neighbour_cosines", pa.list_(pa.float32())),
         ]
     ),
+    "feature_map": pa.schema(
+        [
+            ("sae_id", pa.string()),
+            ("feature_id", pa.int32()),
+            ("umap_x", pa.float32()),
+            ("umap_y", pa.float32()),
+            ("cluster", pa.int32()),
+        ]
+    ),
+    "feature_cluster": pa.schema(
+        [
+            ("sae_id", pa.string()),
+            ("cluster", pa.int32()),
+            ("name", pa.string()),
+            ("n_features", pa.int32()),
+        ]
+    ),
     "feature_stats": pa.schema(
         [
             ("sae_id", pa.string()),

@@ -20,7 +20,12 @@ from facviz.store.related import active_together
 from facviz.store.review_queue import Parts, read_parts
 from facviz.store.schema import MODE
 from facviz.store.workspace import TASKS_FOLDER, open_workspace
+from facviz.views.comparison import Compared, compare_datasets
 from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
+from facviz.views.feature_map import Area, FeatureMap, read_map
+from facviz.views.feature_map import map_figure as feature_map_figure
+from facviz.views.palette import Mode
+from facviz.views.scope import DatasetChoice, Looked
 
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
@@ -185,6 +190,57 @@ def _embed_once(
     new = [text for text in dict.fromkeys(texts) if text not in known]
     known.update(zip(new, loaded.result().embed(new)))
     return feature_ids, np.stack([known[text] for text in texts]) if texts else np.empty((0, 1), np.float32)
+
+
+def feature_map(database: Database, looked: Looked) -> FeatureMap | None:
+    """Places of all features with what they can be coloured by, read again only after something changed."""
+    return _feature_map(str(database.workspace.root), database.epoch, looked.table, _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _feature_map(root: str, epoch: int, scope: TableScope, *, _database: Database) -> FeatureMap | None:
+    del root, epoch  # part of the key only
+    return read_map(_database, scope)
+
+
+def map_figure(database: Database, looked: Looked, colour: str, mode: Mode, area: Area) -> Any:
+    """The picture of the map; turning back to a colour costs nothing."""
+    found = feature_map(database, looked)
+    root, table = str(database.workspace.root), looked.table
+    return _map_figure(root, database.epoch, table, colour, mode, tuple(area), _found=found)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _map_figure(root: str, epoch: int, scope: TableScope, colour: str, mode: Mode, area: Area, *, _found: Any) -> Any:
+    del root, epoch, scope  # part of the key only
+    return feature_map_figure(_found, colour, mode, area)
+
+
+@st.cache_resource(show_spinner=False)
+def _statistics() -> ThreadPoolExecutor:
+    """One thread for what is counted rather than run through a model, so that neither waits for the other."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="facviz-statistics")
+
+
+def comparison(database: Database, sae_id: str, first: DatasetChoice, second: DatasetChoice) -> Future[Compared]:
+    """What tells two data sets apart, computed in the background; it does not depend on what people decide."""
+    manifest = database.workspace.manifest
+    read = [manifest.latest_fingerprint(f"spans/{sae_id}/{d.dataset_id}/{MODE}") for d in (first, second)]
+    return _comparison(str(database.workspace.root), sae_id, first, second, tuple(read), _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _comparison(
+    root: str,
+    sae_id: str,
+    first: DatasetChoice,
+    second: DatasetChoice,
+    read: tuple[str | None, ...],
+    *,
+    _database: Database,
+) -> Future[Compared]:
+    del root, read  # part of the key only
+    return _statistics().submit(compare_datasets, _database, sae_id, first, second)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)

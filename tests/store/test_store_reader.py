@@ -41,6 +41,9 @@ PARAMETERS = {
     "author": None,
     "wrote_by": "author_kind 'é' 0",
     "list_id": "id",
+    "doc_nos": [0, 1],
+    "prefix": "explanation/",
+    "batch": "b",
 }
 
 
@@ -51,7 +54,8 @@ def test_every_named_query_answers_on_empty_and_on_full_tables(full_workspace, t
         (list_of("id"), "create"),
         (listed_of("id", 1, "id"), "add"),
     ):
-        append_event(full_workspace.root / "events", new_event("ann", target, kind, {"text": "a word"}))
+        event = new_event("ann", target, kind, {"text": "a word", "batch": "b"})
+        append_event(full_workspace.root / "events", event)
     append_event(full_workspace.root / "events", new_event("ann", queue_of("mine"), "save", {"asked": {}}))
     with full_workspace.reader() as full, empty.reader() as nothing:
         for query in NAMED_QUERIES:
