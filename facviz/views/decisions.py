@@ -31,7 +31,7 @@ VERDICTS = ("yes", "probably", "maybe", "no")
 STATUS_WORDS = {
     "unreviewed": "not reviewed",
     "accepted": "accepted",
-    "edited": "corrected",
+    "edited": "edited",
     "rejected": "rejected",
     "unsure": "cannot tell",
     "flagged": "flagged",
