@@ -8,6 +8,8 @@ from facviz.coverage.activity import (
     thresholds,
     without_always_on,
 )
+from facviz.coverage.difference import CHANGES, Change, Difference, dataset_difference
+from facviz.coverage.index import ActivityIndex, index_activity, index_entries
 from facviz.coverage.measures import (
     GRIDS,
     CoverageResult,
@@ -22,22 +24,41 @@ from facviz.coverage.measures import (
     missing_coverage,
     missing_features,
 )
-from facviz.coverage.sampling import EqualTokens, bootstrap_interval, equal_token_comparison, rarefaction
+from facviz.coverage.sampling import (
+    EqualTokens,
+    bootstrap_interval,
+    bootstrap_shares,
+    equal_token_comparison,
+    expected_shares,
+    rarefaction,
+    share_within,
+)
+from facviz.coverage.unseen import Unseen, unseen_features
 
 __all__ = [
+    "CHANGES",
     "GRIDS",
+    "ActivityIndex",
+    "Change",
     "CoverageResult",
     "CurvePoint",
+    "Difference",
     "EqualTokens",
     "Kind",
+    "Unseen",
     "active_features",
     "bootstrap_interval",
+    "bootstrap_shares",
     "compute_fac",
     "coverage_curve",
+    "dataset_difference",
     "doc_frequency",
     "equal_token_comparison",
+    "expected_shares",
     "fac_frequency",
     "fac_magnitude",
+    "index_activity",
+    "index_entries",
     "is_saturated",
     "measure_coverage",
     "missing_coverage",
@@ -45,6 +66,8 @@ __all__ = [
     "positive_p95",
     "rarefaction",
     "relative_thresholds",
+    "share_within",
     "thresholds",
+    "unseen_features",
     "without_always_on",
 ]

@@ -32,13 +32,13 @@ def doc_frequency(matrix: Matrix, act_threshold: Threshold = 0.0) -> Ints:
 
 def active_part(matrix: Matrix, act_threshold: Threshold) -> Any:
     """CSR of only the activations strictly above the threshold; all of them are > 0."""
-    row = _threshold_row(act_threshold, width_of(matrix))
+    row = threshold_row(act_threshold, width_of(matrix))
     if not sparse.issparse(matrix):
         values = np.asarray(matrix)
-        _check_finite(values)
+        check_finite(values)
         return sparse.csr_array(np.where(values > row, values, 0))
     csr = sparse.csr_array(matrix)
-    _check_finite(csr.data)
+    check_finite(csr.data)
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()
@@ -137,7 +137,8 @@ def width_of(matrix: Matrix) -> int:
     return int(matrix.shape[1])
 
 
-def _threshold_row(act_threshold: Threshold, d_sae: int) -> Floats:
+def threshold_row(act_threshold: Threshold, d_sae: int) -> Floats:
+    """One checked threshold for each of `d_sae` features, float64."""
     # Always float64: compared with a Python number, NumPy would round δ to the matrix's float32.
     row = np.asarray(act_threshold, dtype=np.float64)
     if row.ndim and row.shape != (d_sae,):
@@ -152,6 +153,7 @@ def _check_threshold_value(value: float) -> None:
         raise InputError(f"The threshold δ is {value}; give a finite number of at least 0.")
 
 
-def _check_finite(values: Any) -> None:
+def check_finite(values: Any) -> None:
+    """Refuses NaN and infinities."""
     if not np.isfinite(values).all():
         raise InputError("The activations hold NaN or infinite values; capture them again before measuring coverage.")
