@@ -3,13 +3,12 @@
 from facviz.coverage.activity import (
     active_features,
     doc_frequency,
-    positive_p95,
     relative_thresholds,
     thresholds,
     without_always_on,
 )
 from facviz.coverage.difference import CHANGES, Change, Difference, dataset_difference
-from facviz.coverage.index import ActivityIndex, index_activity, index_entries
+from facviz.coverage.index import ActivityIndex, index_activity, index_entries, join_indices, positive_p95
 from facviz.coverage.measures import (
     GRIDS,
     CoverageResult,
@@ -24,10 +23,12 @@ from facviz.coverage.measures import (
     missing_coverage,
     missing_features,
 )
+from facviz.coverage.resampling import weight_shown
 from facviz.coverage.sampling import (
     EqualTokens,
     bootstrap_interval,
     bootstrap_shares,
+    draw_within,
     equal_token_comparison,
     expected_shares,
     rarefaction,
@@ -53,6 +54,7 @@ __all__ = [
     "coverage_curve",
     "dataset_difference",
     "doc_frequency",
+    "draw_within",
     "equal_token_comparison",
     "expected_shares",
     "fac_frequency",
@@ -60,6 +62,7 @@ __all__ = [
     "index_activity",
     "index_entries",
     "is_saturated",
+    "join_indices",
     "measure_coverage",
     "missing_coverage",
     "missing_features",
@@ -69,5 +72,6 @@ __all__ = [
     "share_within",
     "thresholds",
     "unseen_features",
+    "weight_shown",
     "without_always_on",
 ]

@@ -84,26 +84,6 @@ def without_always_on(features: FeatureIds | None, is_always_on: Bools) -> Ints:
     return np.flatnonzero(feature_mask(features, flags.size) & ~flags)
 
 
-def positive_p95(anchor: Matrix) -> Floats:
-    """95th percentile (linear) of each feature's positive `g_i` on the anchor set, float64 [d_sae]; NaN if never."""
-    active = active_part(anchor, 0.0).tocsc()
-    ordered = active.data.astype(np.float64)
-    for start, stop in zip(active.indptr[:-1], active.indptr[1:]):
-        ordered[start:stop].sort()
-    n = np.diff(active.indptr)
-    place = 0.95 * np.maximum(n - 1, 0)
-    below = np.floor(place).astype(np.int64)
-    seen = n > 0
-    first = active.indptr[:-1][seen]
-    low = ordered[first + below[seen]]
-    high = ordered[first + np.minimum(below + 1, n - 1)[seen]]
-    part = (place - below)[seen]
-    p95 = np.full(n.size, np.nan)
-    # NumPy's own interpolation, step for step: at δ = 1.0 the last bit decides a strict inequality.
-    p95[seen] = np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part))
-    return p95
-
-
 def relative_thresholds(p95: Floats, value: float) -> Floats:
     """δ × each feature's `positive_p95`; infinite (never active) for features the anchor set never fires."""
     _check_threshold_value(value)

@@ -5,6 +5,7 @@ Made once for a data set; every threshold, per feature or one for all, is then a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,21 @@ class ActivityIndex:
         first, _ = self._bounds(features)
         return _segment_sums(self.values, first, n_active) / np.maximum(n_active, 1)
 
+    def p95(self) -> Floats:
+        """95th percentile (linear) of the activations of each feature, float64 [d_sae]; NaN where it never fires."""
+        n = np.diff(self.offsets)
+        seen = n > 0
+        place = 0.95 * (n[seen] - 1)
+        below = np.floor(place).astype(np.int64)
+        last = self.offsets[1:][seen] - 1
+        low = self.values[last - below].astype(np.float64)
+        high = self.values[last - np.minimum(below + 1, n[seen] - 1)].astype(np.float64)
+        part = place - below
+        found = np.full(n.size, np.nan)
+        # NumPy's own interpolation, step for step: at δ = 1.0 the last bit decides a strict inequality.
+        found[seen] = np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part))
+        return found
+
     def docs_of(self, n_active: Ints, features: Ints) -> tuple[Ints, Ints]:
         """Documents of the `n_active` strongest activations of each feature, one after another, and their offsets."""
         first, _ = self._bounds(features)
@@ -109,6 +125,29 @@ def index_entries(
     counts = np.bincount(features, minlength=d_sae)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return ActivityIndex(values[order], docs[order].astype(np.int32), offsets, n_docs, tokens)
+
+
+def join_indices(indices: Sequence[ActivityIndex]) -> ActivityIndex:
+    """Several data sets as one, their documents numbered on."""
+    first, *others = indices
+    if not others:
+        return first
+    if {index.d_sae for index in others} != {first.d_sae}:
+        raise InputError("These data sets were encoded with different SAEs; encode all with one.")
+    starts = np.cumsum([0, *(index.n_docs for index in indices)])
+    return index_entries(
+        np.concatenate([np.repeat(np.arange(i.d_sae, dtype=np.int32), np.diff(i.offsets)) for i in indices]),
+        np.concatenate([index.docs + start for index, start in zip(indices, starts)]),
+        np.concatenate([index.values for index in indices]),
+        d_sae=first.d_sae,
+        n_docs=int(starts[-1]),
+        n_tokens=np.concatenate([index.n_tokens for index in indices]),
+    )
+
+
+def positive_p95(anchor: Matrix) -> Floats:
+    """95th percentile (linear) of each feature's positive `g_i` on the anchor set, float64 [d_sae]; NaN if never."""
+    return index_activity(anchor).p95()
 
 
 def _strongest_first(features: Ints, values: Floats) -> Ints:

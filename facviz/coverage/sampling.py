@@ -154,7 +154,7 @@ def share_within(
 ) -> EqualTokens:
     """Share of features shown by random documents within the token budget; feature i as in `bootstrap_shares`."""
     rng = np.random.default_rng([rng_seed, zlib.crc32(name.encode())])
-    drawn = _draw_within(np.asarray(tokens), budget, n_draws, rng)
+    drawn = draw_within(np.asarray(tokens), budget, n_draws, rng)
     ones = np.ones((len(offsets) - 1, 1))
     choices = (drawn[start : start + AT_ONCE] for start in range(0, n_draws, AT_ONCE))
     hits = weight_shown(docs, offsets, ones, choices)[:, 0]
@@ -183,7 +183,7 @@ def _total_tokens(name: str, matrix: Matrix, tokens: Ints) -> int:
     return int(np.sum(tokens))
 
 
-def _draw_within(tokens: Ints, budget: int, n_draws: int, rng: np.random.Generator) -> Bools:
+def draw_within(tokens: Ints, budget: int, n_draws: int, rng: np.random.Generator) -> Bools:
     """Documents in random order up to the first that no longer fits, bool [n_draws, n_docs]."""
     drawn = np.zeros((n_draws, tokens.size), dtype=bool)
     for row in drawn:

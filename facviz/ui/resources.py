@@ -1,4 +1,4 @@
-"""What sessions share: open databases, coverage inputs, and models that load in the background, never at page load."""
+"""What sessions share: open databases, and models that load in the background, never at page load."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from facviz.config import CoverageConfig
-from facviz.coverage import Kind
 from facviz.store.database import Database
-from facviz.store.gap import Gap, read_gap
 from facviz.store.workspace import open_workspace
-from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
 
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
@@ -47,45 +43,8 @@ def _database(root: str) -> Database:
     return Database(open_workspace(root))
 
 
-def gap(database: Database, sae_id: str, task: str, source: str, config: CoverageConfig) -> Gap:
-    """Inputs of a coverage question, read once per state of the workspace."""
-    return _gap(str(database.workspace.root), database.epoch, sae_id, task, source, config, _database=database)
-
-
-@st.cache_resource(show_spinner=False, max_entries=6)
-def _gap(
-    root: str, epoch: int, sae_id: str, task: str, source: str, config: CoverageConfig, *, _database: Database
-) -> Gap:
-    del root, epoch  # part of the key only
-    return read_gap(_database, sae_id, task, source, config)
-
-
-def lens(database: Database, question: Question) -> tuple[Gap, Lens]:
-    """A coverage question's inputs, and what of them does not depend on δ."""
-    inputs = gap(database, question.sae_id, question.task, question.source, question.config)
-    return inputs, _lens(str(database.workspace.root), database.epoch, question, _gap=inputs)
-
-
-def live_coverage(database: Database, question: Question, kind: Kind, threshold: float) -> Live:
-    """Coverage at one δ; turning back to a δ costs nothing."""
-    _, prepared = lens(database, question)
-    return _live(str(database.workspace.root), database.epoch, question, kind, threshold, _lens=prepared)
-
-
-@st.cache_resource(show_spinner=False, max_entries=6)
-def _lens(root: str, epoch: int, question: Question, *, _gap: Gap) -> Lens:
-    del root, epoch, question  # part of the key only
-    return make_lens(_gap)
-
-
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _live(root: str, epoch: int, question: Question, kind: Kind, threshold: float, *, _lens: Lens) -> Live:
-    del root, epoch, question  # part of the key only
-    return measure_live(_lens, kind, threshold)
-
-
 @st.cache_resource(show_spinner=False)
-def _background() -> ThreadPoolExecutor:
+def background() -> ThreadPoolExecutor:
     """One thread loads and runs models, so that two sessions never run one model at the same time."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="facviz-models")
 
@@ -93,7 +52,7 @@ def _background() -> ThreadPoolExecutor:
 @st.cache_resource(show_spinner=False)
 def embedder() -> Future[SentenceTransformerEmbedder]:
     """The sentence embedder, loading since the first call."""
-    return _background().submit(_load_embedder)
+    return background().submit(_load_embedder)
 
 
 def _load_embedder() -> SentenceTransformerEmbedder:
@@ -107,7 +66,7 @@ def _load_embedder() -> SentenceTransformerEmbedder:
 @st.cache_resource(show_spinner=False, max_entries=2)
 def encoder(root: str, sae_id: str) -> Future[SaeEncoder]:
     """The encoder of an SAE of a workspace on its own backbone, loading since the first call."""
-    return _background().submit(_load_encoder, Path(root), sae_id)
+    return background().submit(_load_encoder, Path(root), sae_id)
 
 
 def _load_encoder(root: Path, sae_id: str) -> SaeEncoder:
@@ -122,7 +81,7 @@ def encoded_text(root: str, sae_id: str, text: str) -> Future[Any]:
     from facviz.views.text import encode_text
 
     loaded = encoder(root, sae_id)  # queued before what waits for it: there is one thread
-    return _background().submit(lambda: encode_text(loaded.result(), text))
+    return background().submit(lambda: encode_text(loaded.result(), text))
 
 
 def explanation_vectors(database: Database, sae_id: str) -> Future[Any]:
@@ -135,7 +94,7 @@ def _explanation_vectors(root: str, epoch: int, sae_id: str, *, _database: Datab
     del root, epoch  # part of the key only
     found = _database.named("explanation_texts", sae_id=sae_id)
     ids, texts = found["feature_id"].to_numpy(), found["text"].to_pylist()
-    return _background().submit(_embed_once, ids, texts, embedder(), _known_vectors())
+    return background().submit(_embed_once, ids, texts, embedder(), _known_vectors())
 
 
 @st.cache_resource(show_spinner=False)
@@ -156,7 +115,7 @@ def _embed_once(
 def embedded_query(text: str) -> Future[Any]:
     """Unit vector of a search text, [1, d]."""
     loaded = embedder()  # queued before what waits for it: there is one thread
-    return _background().submit(lambda: loaded.result().embed([text]))
+    return background().submit(lambda: loaded.result().embed([text]))
 
 
 def text_key(*parts: object) -> str:

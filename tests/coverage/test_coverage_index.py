@@ -56,6 +56,19 @@ def test_duplicate_entries_are_summed_and_token_counts_are_checked():
         coverage.index_activity(np.array([[np.nan]]))
 
 
+def test_sets_joined_are_the_set_of_all_their_documents():
+    rng = np.random.default_rng(5)
+    parts = [np.where(rng.random((n, 8)) < 0.4, rng.random((n, 8)), 0) for n in (4, 0, 6)]
+    joined = coverage.join_indices([coverage.index_activity(part, np.arange(len(part))) for part in parts])
+    whole = coverage.index_activity(np.vstack(parts), np.r_[np.arange(4), np.arange(6)])
+    for name in ("values", "docs", "offsets", "n_tokens"):
+        assert getattr(joined, name).tolist() == getattr(whole, name).tolist()
+    assert joined.n_docs == 10
+    np.testing.assert_array_equal(joined.p95(), coverage.positive_p95(np.vstack(parts)))
+    with pytest.raises(InputError, match="different SAEs"):
+        coverage.join_indices([joined, coverage.index_activity(np.ones((1, 2)))])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 150))
 def test_choices_by_bits_equal_a_loop_over_choices(rng_seed, n_choices):

@@ -113,6 +113,17 @@ def test_intervals_of_weighted_shares_hold_their_values_and_equal_the_plain_one_
     assert coverage.bootstrap_interval(np.ones((1, 90)), _dense(seed), n_bootstrap=200) == pytest.approx(plain)
 
 
+def test_defect_20_one_seed_decides_every_draw_and_stands_in_the_result():
+    rng = np.random.default_rng(2)
+    anchor, seed = ((rng.random((n, 60)) < 0.05).astype(float) for n in (80, 30))
+    first, again, other = (coverage.measure_coverage(anchor, seed, threshold=0.5, rng_seed=k) for k in (1, 1, 2))
+    assert (first.fac_low, first.fac_high) == (again.fac_low, again.fac_high) != (other.fac_low, other.fac_high)
+    assert (first.rng_seed, first.n_bootstrap) == (1, 1000)
+    sets = {"a": (seed, np.full(30, 5)), "b": (anchor, np.full(80, 5))}
+    drawn = [coverage.equal_token_comparison(anchor, sets, rng_seed=k)["b"] for k in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def _dense(index):
     matrix = np.zeros((index.n_docs, index.d_sae))
     matrix[index.docs, np.repeat(np.arange(index.d_sae), np.diff(index.offsets))] = index.values
