@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from facviz.coverage import ActivityIndex, Kind, join_indices
@@ -15,7 +16,7 @@ from facviz.errors import FacvizError
 from facviz.store.database import Database
 from facviz.store.gap import TaskFeatures, read_activity, read_task_features
 from facviz.store.schema import MODE
-from facviz.ui.resources import background, embedder, explanation_vectors
+from facviz.ui.resources import background, embedder, text_vectors
 from facviz.views.coverage import Question
 from facviz.views.live import Lens, Live, Sure, make_lens, measure_live, measure_sure
 from facviz.views.sets import SetRow, compare_sets
@@ -172,18 +173,16 @@ def _named(database: Database, question: Question, names: tuple[str, ...]) -> di
 
 def feature_layout(database: Database, sae_id: str, ids: tuple[int, ...]) -> Future[Layout]:
     """Where features lie by their explanations, and the clusters these form; in the background."""
-    found = explanation_vectors(database, sae_id)
-    return _layout(str(database.workspace.root), database.epoch, sae_id, ids, _vectors=found, _database=database)
+    return _layout(str(database.workspace.root), database.epoch, sae_id, ids, _database=database)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _layout(
-    root: str, epoch: int, sae_id: str, ids: tuple[int, ...], *, _vectors: Future[Any], _database: Database
-) -> Future[Layout]:
+def _layout(root: str, epoch: int, sae_id: str, ids: tuple[int, ...], *, _database: Database) -> Future[Layout]:
     del root, epoch  # part of the key only
     rows = _database.rows("explanations_of", sae_id=sae_id, ids=list(ids))
-    texts = {row["feature_id"]: row["text"] for row in rows}
-    return background().submit(lambda: lay_out(ids, texts, *_vectors.result()))
+    texts = {row["feature_id"]: row["text"] for row in rows if row["text"].strip()}
+    vectors = text_vectors(np.array(list(texts), np.int64), list(texts.values()))
+    return background().submit(lambda: lay_out(ids, texts, *vectors.result()))
 
 
 _AT_ONCE = 20_000

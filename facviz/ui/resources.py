@@ -97,6 +97,11 @@ def _explanation_vectors(root: str, epoch: int, sae_id: str, *, _database: Datab
     return background().submit(_embed_once, ids, texts, embedder(), _known_vectors())
 
 
+def text_vectors(feature_ids: Any, texts: list[str]) -> Future[Any]:
+    """The same of some explanations only, for pictures that need no others."""
+    return background().submit(_embed_once, feature_ids, texts, embedder(), _known_vectors())
+
+
 @st.cache_resource(show_spinner=False)
 def _known_vectors() -> dict[str, Any]:
     """Vectors by text: after an edit only the new words are embedded. Only the background thread touches it."""

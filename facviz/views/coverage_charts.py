@@ -89,10 +89,9 @@ def theme_treemap(shares: Sequence[ThemeShare], mode: Mode) -> go.Figure:
     boxes: list[dict[str, Any]] = []
     for place, share in enumerate(sorted(shares, key=lambda s: (-s.gap, s.theme))):
         total = share.covered + share.gap
-        title = f"<b>{plain(share.theme, 40)}</b> {percent(share.covered / total if total else None)} covered"
-        boxes.append(
-            _box(f"{place}", "", title, total, colours.surface, colours.ink, f"{plain(share.theme)}<br>{total}")
-        )
+        title = f"<b>{plain(share.theme, 32)}</b>"
+        words = f"{plain(share.theme)}<br>{count(share.covered)} of {count(total)} features covered"
+        boxes.append(_box(f"{place}", "", title, total, colours.surface, colours.ink, words))
         for state in STATES:
             if n := getattr(share, state):
                 colour = getattr(colours, state)
@@ -109,18 +108,18 @@ def theme_treemap(shares: Sequence[ThemeShare], mode: Mode) -> go.Figure:
         marker={
             "colors": columns.get("colour", []),
             "line": {"color": colours.paper, "width": 2},
+            "pad": {"t": 20, "l": 2, "r": 2, "b": 2},
             "pattern": {**HATCH, "shape": columns.get("shape", []), "fgcolor": colours.paper},
         },
-        textfont={"color": columns.get("ink", [])},
+        textfont={"color": columns.get("ink", []), "size": 12},
         hovertext=columns.get("words", []),
         hoverinfo="text",
         textinfo="label",
         tiling={"pad": 2},
         pathbar={"visible": False},
-        sort=False,
     )
     _add_states(figure, {state: sum(getattr(s, state) for s in shares) for state in STATES}, colours)
-    return figure.update_layout(margin={"l": 0, "r": 0, "t": 32, "b": 0})
+    return figure.update_layout(margin={"l": 0, "r": 0, "t": 32, "b": 0}, uniformtext={"mode": "hide", "minsize": 10})
 
 
 def _box(ident: str, parent: str, label: str, n: int, colour: str, ink: str, words: str) -> dict[str, Any]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+
 import numpy as np
 import pytest
 from page_checks import complaints
 
+from facviz.cli import main
 from facviz.jobs import JobState, list_jobs
 from facviz.store.events import append_event, candidate_of, explanation_of, new_event, relevance_of
 from facviz.store.workspace import Workspace, open_workspace
+from facviz.testing.workspaces import MARKED
 
 
 @pytest.fixture
@@ -209,3 +215,28 @@ def test_themes_can_be_seen_as_areas_too(open_page, monkeypatch):
         assert complaints(app) == []
         assert len(app.get("plotly_chart")) == 3
     assert any("Alike explanations lie close" in c.value for c in app.caption)
+
+
+def test_a_third_set_can_stand_beside_or_be_joined(open_page, planted_root, tmp_path):
+    file = tmp_path / "marked.jsonl"
+    file.write_text(json.dumps({"text": " ".join(MARKED)}) + "\n", encoding="utf-8")
+    backbone = str(planted_root.parent / "models" / "backbone")
+    where = ("--workspace", str(planted_root), "--json", "--quiet")
+    for arguments in (
+        ("data", "add", str(file), "--name", "marked", "--roles", "user", "--backbone", backbone, "--layer", "1"),
+        ("spans", "--dataset", "marked"),
+    ):
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main([*arguments, *where]) == 0
+    app = open_page(look="sets", beside="marked")
+    assert complaints(app) == []
+    assert "<b>marked</b>" in html_of(app)
+    joined = open_page(seeds="marked")
+    assert complaints(joined) == []
+    assert "seed + marked" in html_of(joined)
+    assert metrics_of(joined)["Missing features"] == "0"  # one text with every marked word
+    assert not [b for b in joined.button if b.key == "fv_coverage_keep"]
+    assert any("one data set" in c.value for c in joined.caption)
+    both = open_page(anchors="marked")
+    assert complaints(both) == []
+    assert "Anchor set marked" in html_of(both)
