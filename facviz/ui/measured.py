@@ -180,7 +180,7 @@ def feature_layout(database: Database, sae_id: str, ids: tuple[int, ...]) -> Fut
 def _layout(root: str, epoch: int, sae_id: str, ids: tuple[int, ...], *, _database: Database) -> Future[Layout]:
     del root, epoch  # part of the key only
     rows = _database.rows("explanations_of", sae_id=sae_id, ids=list(ids))
-    texts = {row["feature_id"]: row["text"] for row in rows if row["text"].strip()}
+    texts = {row["feature_id"]: row["text"] for row in rows if row["outcome"] == "explained" and row["text"].strip()}
     vectors = text_vectors(np.array(list(texts), np.int64), list(texts.values()))
     return background().submit(lambda: lay_out(ids, texts, *vectors.result()))
 

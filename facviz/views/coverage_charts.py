@@ -171,8 +171,6 @@ def _label_themes(figure: go.Figure, points: Sequence[MapPoint], places: Floats,
             y=float(y),
             text=f"<b>{plain(theme, 30)}</b>",
             showarrow=False,
-            bgcolor=colours.paper,
-            opacity=0.85,
             font={"color": colours.ink, "size": 12},
         )
 

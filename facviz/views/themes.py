@@ -18,6 +18,8 @@ FEWEST_TO_GROUP = 6
 MOST_GROUPS = 12
 MOST_FOR_TSNE = 3000
 _WORDS_IN_NAME = 3
+_COMMON_SHARE = 0.5
+"""A word in more of the explanations belongs to how they are put, not to what they say."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -58,9 +60,11 @@ def cluster_explanations(texts: Sequence[str], vectors: Floats, *, rng_seed: int
 def _names(texts: Sequence[str], groups: Ints, n_groups: int) -> list[str]:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+    words = [{w for w in map(str.lower, _WORD.findall(text)) if w not in ENGLISH_STOP_WORDS} for text in texts]
+    spread = Counter(word for found in words for word in found)
     counts = [Counter[str]() for _ in range(n_groups)]
-    for text, group in zip(texts, groups):
-        counts[group].update({w for w in map(str.lower, _WORD.findall(text)) if w not in ENGLISH_STOP_WORDS})
+    for found, group in zip(words, groups):
+        counts[group].update(word for word in found if spread[word] <= _COMMON_SHARE * len(texts))
     everywhere = sum(counts, Counter[str]())
     average = sum(everywhere.values()) / n_groups
     names: list[str] = []

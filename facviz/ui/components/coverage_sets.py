@@ -146,7 +146,8 @@ def _wording_table(rows: Sequence[Wording]) -> str:
     names = "".join(f"<th>{escape(row.name)}<br>{size}</th>" for row, size in zip(rows, sizes))
     lines = [f"<th>Measure</th>{names}<th>What it is</th>"]
     best = max(rows, key=lambda row: row.fac[0]).name if len(rows) > 1 else ""
-    cells = "".join(f"<td><b>{interval_percent(*row.fac)}</b>{' ●' * (row.name == best)}</td>" for row in rows)
+    shares = [interval_percent(*row.fac) if row.fac[1] < row.fac[2] else percent(row.fac[0]) for row in rows]
+    cells = "".join(f"<td><b>{share}</b>{' ●' * (row.name == best)}</td>" for row, share in zip(rows, shares))
     definition = "Share of the counted features that these texts activate."
     lines.append(f"<td><b>FAC</b></td>{cells}<td class='fv-quiet'>{definition}</td>")
     for measure in MEASURES:
