@@ -109,7 +109,12 @@ def theme_treemap(shares: Sequence[ThemeShare], mode: Mode) -> go.Figure:
             "colors": columns.get("colour", []),
             "line": {"color": colours.paper, "width": 2},
             "pad": {"t": 20, "l": 2, "r": 2, "b": 2},
-            "pattern": {**HATCH, "shape": columns.get("shape", []), "fgcolor": colours.paper},
+            "pattern": {
+                **HATCH,
+                "shape": columns.get("shape", []),
+                "fgcolor": colours.paper,
+                "fillmode": "overlay",
+            },
         },
         textfont={"color": columns.get("ink", []), "size": 12},
         hovertext=columns.get("words", []),
