@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.capture import bench_capture
+from benchmarks.coverage import bench_interval, bench_move
 from benchmarks.generation import bench_generation
 from benchmarks.machine import describe_machine, machine_line
 from benchmarks.results import Result
@@ -59,6 +60,8 @@ BENCHES: dict[str, Callable[[Models], Result]] = {
     "sae-step": lambda _: bench_step(),
     "sparse-decode": lambda _: bench_decode(),
     "generation": lambda m: bench_generation(m.fast, PROMPT),
+    "coverage-move": lambda _: bench_move(),
+    "coverage-interval": lambda _: bench_interval(),
 }
 
 

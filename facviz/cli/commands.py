@@ -248,7 +248,8 @@ def _coverage(arguments: argparse.Namespace) -> Result:
     with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
         measured = coverage.coverage(session, sae_id, arguments.task, arguments.relevance_source, config)
-    below = config.min_fac is not None and measured["fac"] < config.min_fac
+    exact = (measured["n_anchor"] - measured["n_missing"]) / measured["n_anchor"]  # "fac" itself is rounded
+    below = config.min_fac is not None and exact < config.min_fac
     return measured, 1 if below else 0
 
 

@@ -100,6 +100,9 @@ NAMED_QUERIES = {
         SELECT feature_id, doc_no FROM doc_activation
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
             AND feature_id IN (SELECT unnest($ids::INTEGER[]))""",
+    "texts_of": """
+        SELECT doc_no, text FROM document WHERE dataset_id = $dataset_id
+            AND doc_no IN (SELECT unnest($ids::INTEGER[])) ORDER BY doc_no""",
     "spans_of": """
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id, split, rank""",

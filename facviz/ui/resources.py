@@ -1,4 +1,4 @@
-"""What sessions share: open databases, coverage inputs, and models that load in the background, never at page load."""
+"""What sessions share: open databases, and models that load in the background, never at page load."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from facviz.config import CoverageConfig
-from facviz.coverage import Kind
 from facviz.prompts import use_tasks
 from facviz.store.database import Database
 from facviz.store.feature_table import TableScope
-from facviz.store.gap import Gap, read_gap
 from facviz.store.related import active_together
 from facviz.store.review_queue import Parts, read_parts
 from facviz.store.schema import MODE
 from facviz.store.workspace import TASKS_FOLDER, open_workspace
 from facviz.views.comparison import Compared, compare_datasets
-from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
 from facviz.views.feature_map import Area, FeatureMap, read_map
 from facviz.views.feature_map import map_figure as feature_map_figure
 from facviz.views.palette import Mode
@@ -58,43 +54,6 @@ def _database(root: str) -> Database:
     return Database(open_workspace(root))
 
 
-def gap(database: Database, sae_id: str, task: str, source: str, config: CoverageConfig) -> Gap:
-    """Inputs of a coverage question, read once per state of the workspace."""
-    return _gap(str(database.workspace.root), database.epoch, sae_id, task, source, config, _database=database)
-
-
-@st.cache_resource(show_spinner=False, max_entries=6)
-def _gap(
-    root: str, epoch: int, sae_id: str, task: str, source: str, config: CoverageConfig, *, _database: Database
-) -> Gap:
-    del root, epoch  # part of the key only
-    return read_gap(_database, sae_id, task, source, config)
-
-
-def lens(database: Database, question: Question) -> tuple[Gap, Lens]:
-    """A coverage question's inputs, and what of them does not depend on δ."""
-    inputs = gap(database, question.sae_id, question.task, question.source, question.config)
-    return inputs, _lens(str(database.workspace.root), database.epoch, question, _gap=inputs)
-
-
-def live_coverage(database: Database, question: Question, kind: Kind, threshold: float) -> Live:
-    """Coverage at one δ; turning back to a δ costs nothing."""
-    _, prepared = lens(database, question)
-    return _live(str(database.workspace.root), database.epoch, question, kind, threshold, _lens=prepared)
-
-
-@st.cache_resource(show_spinner=False, max_entries=6)
-def _lens(root: str, epoch: int, question: Question, *, _gap: Gap) -> Lens:
-    del root, epoch, question  # part of the key only
-    return make_lens(_gap)
-
-
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _live(root: str, epoch: int, question: Question, kind: Kind, threshold: float, *, _lens: Lens) -> Live:
-    del root, epoch, question  # part of the key only
-    return measure_live(_lens, kind, threshold)
-
-
 def review_parts(database: Database, scope: TableScope) -> Parts:
     """The machine's half of the review queue, read once per state of the shards: decisions leave it as it is."""
     return _review_parts(str(database.workspace.root), database.shard_epoch, scope, _database=database)
@@ -125,7 +84,7 @@ def _together(
 
 
 @st.cache_resource(show_spinner=False)
-def _background() -> ThreadPoolExecutor:
+def background() -> ThreadPoolExecutor:
     """One thread loads and runs models, so that two sessions never run one model at the same time."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="facviz-models")
 
@@ -133,7 +92,7 @@ def _background() -> ThreadPoolExecutor:
 @st.cache_resource(show_spinner=False)
 def embedder() -> Future[SentenceTransformerEmbedder]:
     """The sentence embedder, loading since the first call."""
-    return _background().submit(_load_embedder)
+    return background().submit(_load_embedder)
 
 
 def _load_embedder() -> SentenceTransformerEmbedder:
@@ -147,7 +106,7 @@ def _load_embedder() -> SentenceTransformerEmbedder:
 @st.cache_resource(show_spinner=False, max_entries=2)
 def encoder(root: str, sae_id: str) -> Future[SaeEncoder]:
     """The encoder of an SAE of a workspace on its own backbone, loading since the first call."""
-    return _background().submit(_load_encoder, Path(root), sae_id)
+    return background().submit(_load_encoder, Path(root), sae_id)
 
 
 def _load_encoder(root: Path, sae_id: str) -> SaeEncoder:
@@ -162,7 +121,7 @@ def encoded_text(root: str, sae_id: str, text: str) -> Future[Any]:
     from facviz.views.text import encode_text
 
     loaded = encoder(root, sae_id)  # queued before what waits for it: there is one thread
-    return _background().submit(lambda: encode_text(loaded.result(), text))
+    return background().submit(lambda: encode_text(loaded.result(), text))
 
 
 def explanation_vectors(database: Database, sae_id: str) -> Future[Any]:
@@ -175,7 +134,12 @@ def _explanation_vectors(root: str, epoch: int, sae_id: str, *, _database: Datab
     del root, epoch  # part of the key only
     found = _database.named("explanation_texts", sae_id=sae_id)
     ids, texts = found["feature_id"].to_numpy(), found["text"].to_pylist()
-    return _background().submit(_embed_once, ids, texts, embedder(), _known_vectors())
+    return background().submit(_embed_once, ids, texts, embedder(), _known_vectors())
+
+
+def text_vectors(feature_ids: Any, texts: list[str]) -> Future[Any]:
+    """The same of some explanations only, for pictures that need no others."""
+    return background().submit(_embed_once, feature_ids, texts, embedder(), _known_vectors())
 
 
 @st.cache_resource(show_spinner=False)
@@ -247,7 +211,7 @@ def _comparison(
 def embedded_query(text: str) -> Future[Any]:
     """Unit vector of a search text, [1, d]."""
     loaded = embedder()  # queued before what waits for it: there is one thread
-    return _background().submit(lambda: loaded.result().embed([text]))
+    return background().submit(lambda: loaded.result().embed([text]))
 
 
 def text_key(*parts: object) -> str:
