@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.capture import bench_capture
+from benchmarks.coverage import bench_interval, bench_move
 from benchmarks.generation import bench_generation
 from benchmarks.machine import describe_machine, machine_line
 from benchmarks.pages import bench_pages
@@ -60,6 +61,8 @@ BENCHES: dict[str, Callable[[Models], Result | Sequence[Bound]]] = {
     "sae-step": lambda _: bench_step(),
     "sparse-decode": lambda _: bench_decode(),
     "generation": lambda m: bench_generation(m.fast, PROMPT),
+    "coverage-move": lambda _: bench_move(),
+    "coverage-interval": lambda _: bench_interval(),
     "pages": lambda m: bench_pages(lambda: m.fast),
 }
 

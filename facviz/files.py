@@ -30,8 +30,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def append_line(path: Path, entry: Mapping[str, Any]) -> None:
-    """Append one JSON line and fsync; a line torn by an earlier kill is closed first so it cannot swallow this one."""
+def append_line(path: Path, entry: Mapping[str, Any]) -> int:
+    """Append one JSON line and fsync; the bytes that the file grew by.
+
+    A line torn by an earlier kill is closed first so it cannot swallow this one.
+    """
+    line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
@@ -39,10 +43,11 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> None:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+                    line = b"\n" + line
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
+    return len(line)
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:

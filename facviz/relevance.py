@@ -84,6 +84,41 @@ def label_relevance(
     return _decide({"": found}, min_auroc, max_q)[""]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Separation:
+    """How features tell one set of texts from another, in either direction; [d_sae] each, NaN where untested."""
+
+    auroc: Floats  # within groups of equal length; above .5 it fires more in the first set
+    q: Floats  # two-sided, within-group permutations, Benjamini-Hochberg over the tested features
+    tested: Bools
+
+
+def separate_sets(
+    acts: Any,
+    is_first: Bools,
+    n_content_tokens: Ints,
+    *,
+    n_permutations: int = 10_000,
+    rng_seed: int = 0,
+    n_bins: int = 10,
+) -> Separation:
+    """Length-controlled separation of two sets of texts by `acts` [n_docs, d_sae], with `is_first` in place of a label.
+
+    Raises:
+        InputError: lengths differ, a set is empty, or no length group holds texts of both sets.
+    """
+    options = {"n_permutations": n_permutations, "rng_seed": rng_seed, "n_bins": n_bins}
+    upper = label_relevance(acts, is_first, n_content_tokens, **options)
+    p = upper.p.copy()
+    below = np.flatnonzero(upper.tested & (np.nan_to_num(upper.auroc, nan=1.0) < 0.5))
+    if below.size:  # negated, the lower tail of the same permutations becomes the upper one
+        negated = -sparse.csc_array(acts)[:, below]
+        p[below] = label_relevance(negated, is_first, n_content_tokens, **options).p
+    q = np.full_like(p, np.nan)
+    q[upper.tested] = benjamini_hochberg(np.minimum(2 * p[upper.tested], 1.0))
+    return Separation(upper.auroc, q, upper.tested)
+
+
 def theme_relevance(
     acts: Any,
     labels: Sequence[str | None],

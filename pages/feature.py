@@ -4,16 +4,16 @@ import streamlit as st
 
 from facviz.ui import state
 from facviz.ui.components.decisions import Desk, show_actions, show_said
+from facviz.ui.components.evidence import show_evidence
 from facviz.ui.components.feature import (
-    show_evidence,
-    show_histogram,
+    show_beside,
     show_history,
     show_moves,
     show_numbers,
     show_side,
-    show_tested,
-    test_box,
+    show_versions,
 )
+from facviz.ui.components.lists import show_dialog
 from facviz.ui.components.scores import show_scores
 from facviz.ui.frame import empty, page
 from facviz.views.feature import first_feature, read_feature
@@ -43,12 +43,11 @@ with page("feature") as here:
         left, right = st.columns([5, 3], gap="large")
         with left:
             show_evidence(here, looked, view)
-            tested = test_box(here, looked, view)
-            if tested is not None:
-                show_tested(here, looked, tested)
         with right:
-            show_histogram(here, looked, view, tested)
+            show_beside(here, looked, view)
             show_scores(here, looked, feature_id, view.said)
             show_side(here, looked, view)
-        with st.expander("History of the explanation", key="fv_feature_history"):
+        with st.expander("What machines wrote, and what people decided", key="fv_feature_history"):
+            show_versions(here, looked, view)
             show_history(here, looked, feature_id)
+        show_dialog(here, looked)

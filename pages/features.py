@@ -1,12 +1,14 @@
-"""The features page: every feature of an SAE in one table, searched, filtered and sorted where it lies."""
-
-from dataclasses import replace
+"""The features page: all features of an SAE in one table, chosen by a search, a text, the map or two data sets."""
 
 from facviz.ui import state
 from facviz.ui.components.explain_forms import explain_entry
-from facviz.ui.components.features import asked, by_meaning, choose_table, search_bar, show_table, show_totals
+from facviz.ui.components.feature_bulk import show_done
+from facviz.ui.components.feature_lenses import choose_lens, show_lens
+from facviz.ui.components.feature_search import asked
+from facviz.ui.components.features import choose_table, show_table, show_totals
 from facviz.ui.frame import empty, page
-from facviz.views.features import read_features, read_totals
+from facviz.views.feature_map import cluster_names
+from facviz.views.features import read_totals
 from facviz.views.scope import look
 
 with page("features") as here:
@@ -21,14 +23,12 @@ with page("features") as here:
         why = "No SAE has read a data set yet; the SAE page trains or loads one and lets it read."
         empty("Every feature, with what it responds to", why, page="sae", button="Get an SAE")
     else:
-        now = asked()
+        now = asked(looked.tasks)
         show_totals(read_totals(here.database, looked), looked)
         explain_entry(here, looked, "features")
         choose_table(looked)
-        search_bar(now)
-        is_by_meaning = now.kind == "meaning" and bool(now.words)
-        near = by_meaning(here, looked, now.words) if is_by_meaning else None
-        if near is not None or not is_by_meaning:
-            chosen = replace(now.chosen, closeness=near)
-            view = read_features(here.database, looked, chosen, sort=now.sort, descending=now.descending, page=now.page)
-            show_table(view, now, looked, here)
+        choose_lens(here, now)
+        lens = show_lens(here, looked, now)
+        if lens is not None:
+            show_done(here)
+            show_table(here, looked, now, lens, cluster_names(here.database, looked.sae_id))

@@ -3,10 +3,20 @@
 import streamlit as st
 
 from facviz.ui import state
-from facviz.ui.components.review import asked, choose_queue, show_item, show_mine, show_progress
+from facviz.ui.components.decisions import show_problem
+from facviz.ui.components.keys import listen
+from facviz.ui.components.review import show_review, show_taking_back
+from facviz.ui.components.review_tools import (
+    HELP_KEY,
+    ask_name,
+    asked,
+    choose_queue,
+    open_queue,
+    show_agreement,
+    show_mine,
+    show_progress,
+)
 from facviz.ui.frame import empty, page
-from facviz.views.feature import read_feature
-from facviz.views.review import read_queue
 from facviz.views.scope import look
 
 with page("review") as here:
@@ -17,15 +27,20 @@ with page("review") as here:
         dataset=state.query_text("dataset"),
         task=state.query_text("task"),
     )
-    order, wanted = asked()
-    queue = read_queue(here.database, looked, order, wanted, state.query_int("feature")) if looked else None
+    wanted = asked()
+    queue = open_queue(here, looked, wanted) if looked else None
+    listen(HELP_KEY, state.given_name(), state.set_reviewer)
     if looked is None or queue is None or not queue.n_all:
         why = "There are no explanations yet; the SAE page writes them once an SAE has read a data set."
         empty("Explanations, one at a time, to accept or correct", why, page="sae", button="Explain features")
     else:
+        ask_name(here)
         show_progress(queue)
-        choose_queue(queue, order, wanted)
+        choose_queue(here, looked, queue, wanted)
         if queue.feature_id is None:
+            show_problem()
+            with st.container(horizontal=True, gap="small"):
+                show_taking_back(here)
             empty(
                 "Nothing is waiting here",
                 "Choose another list above, or see what the features cover.",
@@ -33,6 +48,10 @@ with page("review") as here:
                 button="Open coverage",
             )
         else:
-            show_item(here, looked, queue, read_feature(here.database, looked, queue.feature_id))
+            show_review(here, looked, wanted, queue)
+        agreement = st.expander("Agreement", key="fv_review_agreement", on_change="rerun")
+        if agreement.open:
+            with agreement:
+                show_agreement(here, looked)
         with st.expander("Your last decisions", key="fv_review_mine"):
             show_mine(here)

@@ -19,6 +19,7 @@ from facviz.relevance import (
     embedding_relevance,
     label_relevance,
     relevant_features,
+    separate_sets,
     theme_relevance,
     to_theme_verdicts,
     to_verdict,
@@ -383,3 +384,34 @@ def test_unknown_levels_and_sources_are_refused_by_name():
         relevant_features([], "no", "label")
     with pytest.raises(InputError, match="choose one of label"):
         relevant_features([], "yes", "oracle")
+
+
+def test_sets_are_separated_in_both_directions_and_what_only_tracks_length_is_not():
+    rng = np.random.default_rng(0)
+    n = 400
+    is_first = np.arange(n) < n // 2
+    lengths = rng.integers(10, 60, n) + 30 * is_first
+    more_in_first = np.where(is_first, 1.0, 0.3) * rng.random(n)
+    acts = np.stack(
+        [more_in_first, more_in_first.max() - more_in_first, lengths / 90, rng.random(n), np.zeros(n)], axis=1
+    )
+    found = separate_sets(acts.astype(np.float32), is_first, lengths, n_permutations=2000)
+    assert found.tested.tolist() == [True, True, True, True, False]
+    assert found.auroc[0] > 0.7
+    assert found.auroc[1] == pytest.approx(1 - found.auroc[0], abs=1e-6)
+    assert found.q[0] == found.q[1] == pytest.approx(0.002, rel=0.5)
+    assert found.q[3] > 0.05
+    assert np.isnan(found.q[4])
+    assert abs(found.auroc[2] - 0.5) < abs(label_relevance(acts, is_first, lengths).raw_auroc[2] - 0.5) / 2
+
+
+def test_the_two_sided_p_of_a_separation_is_twice_the_smaller_tail():
+    rng = np.random.default_rng(1)
+    is_first = rng.random(60) < 0.5
+    acts = rng.random((60, 5)).astype(np.float32)
+    lengths = np.full(60, 7)
+    found = separate_sets(acts, is_first, lengths, n_permutations=999)
+    upper = label_relevance(acts, is_first, lengths, n_permutations=999).p
+    lower = label_relevance(-acts, is_first, lengths, n_permutations=999).p
+    expected = benjamini_hochberg(np.minimum(1, 2 * np.where(found.auroc < 0.5, lower, upper)))
+    assert found.q == pytest.approx(expected)

@@ -42,6 +42,7 @@ from facviz.pipeline import (
     features,
     imports,
     judging,
+    mapping,
     run,
     sae_quality,
     scoring,
@@ -225,6 +226,13 @@ def _score(arguments: argparse.Namespace) -> Result:
         return stage(session, sae_id, config), 0
 
 
+def _map(arguments: argparse.Namespace) -> Result:
+    workspace = open_workspace(_workspace_path(arguments))
+    with _locked(arguments, workspace):
+        session, sae_id = _sae_session(arguments, workspace)
+        return mapping.map_features(session, sae_id, rng_seed=arguments.rng_seed or 0), 0
+
+
 def _relevance(arguments: argparse.Namespace) -> Result:
     config = _from_flags(RelevanceConfig, arguments)
     workspace = open_workspace(_workspace_path(arguments))
@@ -240,7 +248,8 @@ def _coverage(arguments: argparse.Namespace) -> Result:
     with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
         measured = coverage.coverage(session, sae_id, arguments.task, arguments.relevance_source, config)
-    below = config.min_fac is not None and measured["fac"] < config.min_fac
+    exact = (measured["n_anchor"] - measured["n_missing"]) / measured["n_anchor"]  # "fac" itself is rounded
+    below = config.min_fac is not None and exact < config.min_fac
     return measured, 1 if below else 0
 
 
@@ -349,6 +358,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "spans": _spans,
     "explain": _explain,
     "score": _score,
+    "map": _map,
     "relevance": _relevance,
     "coverage": _coverage,
     "synthesize": _synthesize,

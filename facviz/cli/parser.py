@@ -156,6 +156,8 @@ def _add_features(commands: Commands, common: argparse.ArgumentParser) -> None: 
     explain.add_argument("--dry-run", action="store_true", help="what would be sent and cost at most; sends nothing")
     explain.add_argument("--no-score", action="store_true", help="skip the held-out embedding score")
     _add_score(commands, common)
+    mapping = _command(commands, "map", common, "a map of an SAE's features by their decoder directions")
+    mapping.add_argument("--sae", metavar="ID")
     relevance = _command(commands, "relevance", common, "which features matter to a task")
     relevance.add_argument("--sae", metavar="ID")
     relevance.add_argument("--task", required=True)
@@ -226,7 +228,7 @@ def _synthesis_flags(command: argparse.ArgumentParser) -> None:
 
 def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
     export = _command(commands, "export", common, "hand results over")
-    kinds = ["samples", "features", "report", "sae", "fac-tsv", "neuronpedia", "review-csv", "html"]
+    kinds = ["samples", "features", "lists", "report", "sae", "fac-tsv", "neuronpedia", "review-csv", "html"]
     export.add_argument("what", choices=kinds)
     export.add_argument("--out", required=True, metavar="PATH")
     export.add_argument("--sae", metavar="ID")

@@ -42,6 +42,13 @@ def _coverage(c: Mapping[str, Any]) -> str:
         f"features relevant to {c['task']} that {c['anchor']} activates; {c['n_missing']} are missing "
         f"(δ {c['threshold_kind']} {c['act_threshold']}, relevance by {c['relevance_source']}, SAE {c['sae_id']})."
     )
+    if "unseen" in c:
+        more = c["unseen"]
+        text += (
+            f"\nWeighted by anchor documents FAC is {c['fac_freq']:.3f}, by strength {c['fac_magnitude']:.3f}. More "
+            f"texts of the same kind would show about {more['estimate']:.0f} of the missing features "
+            f"({more['low']:.0f} to {more['high']:.0f})."
+        )
     if c["saturated"]:
         better = c["unsaturated_threshold"]
         text += (

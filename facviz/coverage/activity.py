@@ -32,13 +32,13 @@ def doc_frequency(matrix: Matrix, act_threshold: Threshold = 0.0) -> Ints:
 
 def active_part(matrix: Matrix, act_threshold: Threshold) -> Any:
     """CSR of only the activations strictly above the threshold; all of them are > 0."""
-    row = _threshold_row(act_threshold, width_of(matrix))
+    row = threshold_row(act_threshold, width_of(matrix))
     if not sparse.issparse(matrix):
         values = np.asarray(matrix)
-        _check_finite(values)
+        check_finite(values)
         return sparse.csr_array(np.where(values > row, values, 0))
     csr = sparse.csr_array(matrix)
-    _check_finite(csr.data)
+    check_finite(csr.data)
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()
@@ -84,26 +84,6 @@ def without_always_on(features: FeatureIds | None, is_always_on: Bools) -> Ints:
     return np.flatnonzero(feature_mask(features, flags.size) & ~flags)
 
 
-def positive_p95(anchor: Matrix) -> Floats:
-    """95th percentile (linear) of each feature's positive `g_i` on the anchor set, float64 [d_sae]; NaN if never."""
-    active = active_part(anchor, 0.0).tocsc()
-    ordered = active.data.astype(np.float64)
-    for start, stop in zip(active.indptr[:-1], active.indptr[1:]):
-        ordered[start:stop].sort()
-    n = np.diff(active.indptr)
-    place = 0.95 * np.maximum(n - 1, 0)
-    below = np.floor(place).astype(np.int64)
-    seen = n > 0
-    first = active.indptr[:-1][seen]
-    low = ordered[first + below[seen]]
-    high = ordered[first + np.minimum(below + 1, n - 1)[seen]]
-    part = (place - below)[seen]
-    p95 = np.full(n.size, np.nan)
-    # NumPy's own interpolation, step for step: at δ = 1.0 the last bit decides a strict inequality.
-    p95[seen] = np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part))
-    return p95
-
-
 def relative_thresholds(p95: Floats, value: float) -> Floats:
     """δ × each feature's `positive_p95`; infinite (never active) for features the anchor set never fires."""
     _check_threshold_value(value)
@@ -137,7 +117,8 @@ def width_of(matrix: Matrix) -> int:
     return int(matrix.shape[1])
 
 
-def _threshold_row(act_threshold: Threshold, d_sae: int) -> Floats:
+def threshold_row(act_threshold: Threshold, d_sae: int) -> Floats:
+    """One checked threshold for each of `d_sae` features, float64."""
     # Always float64: compared with a Python number, NumPy would round δ to the matrix's float32.
     row = np.asarray(act_threshold, dtype=np.float64)
     if row.ndim and row.shape != (d_sae,):
@@ -152,6 +133,7 @@ def _check_threshold_value(value: float) -> None:
         raise InputError(f"The threshold δ is {value}; give a finite number of at least 0.")
 
 
-def _check_finite(values: Any) -> None:
+def check_finite(values: Any) -> None:
+    """Refuses NaN and infinities."""
     if not np.isfinite(values).all():
         raise InputError("The activations hold NaN or infinite values; capture them again before measuring coverage.")

@@ -18,10 +18,10 @@ from facviz.coverage.activity import (
     common_width,
     doc_frequency,
     feature_mask,
-    positive_p95,
     thresholds,
     width_of,
 )
+from facviz.coverage.index import positive_p95
 from facviz.coverage.sampling import bootstrap_interval
 from facviz.errors import CoverageError
 from facviz.records import Floats, Ints

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from facviz.coverage.activity import FeatureIds, Matrix, Threshold, active_part, anchor_target, doc_frequency
+from facviz.coverage.resampling import AT_ONCE, resamples, weight_shown
 from facviz.errors import InputError
 from facviz.records import Bools, Floats, Ints
 
@@ -17,7 +18,6 @@ INTERVAL = (2.5, 97.5)
 
 # A resample of N documents misses a feature of more than 64 of them with probability (1 − 64/N)^N < 2e-28: never seen.
 _NEVER_MISSED = 64
-_RESAMPLES_AT_ONCE = 100
 
 
 class EqualTokens(NamedTuple):
@@ -49,11 +49,15 @@ def rarefaction(
         InputError: a size is negative or larger than the data set.
     """
     target = anchor_target(anchor, dataset, features, act_threshold)
-    n_docs = dataset.shape[0]
+    return expected_shares(doc_frequency(dataset, act_threshold)[target], dataset.shape[0], sizes)
+
+
+def expected_shares(frequency: Ints, n_docs: int, sizes: Sequence[int] | Ints) -> Floats:
+    """Expected share of features shown by `sizes[j]` of `n_docs` documents, feature i standing in `frequency[i]`."""
     n_drawn = np.atleast_1d(np.asarray(sizes))
     if n_drawn.size and (n_drawn.dtype.kind not in "iu" or n_drawn.min() < 0 or n_drawn.max() > n_docs):
         raise InputError(f"`sizes` must be whole numbers from 0 to the {n_docs} documents of the data set.")
-    values, n_features = np.unique(doc_frequency(dataset, act_threshold)[target], return_counts=True)
+    values, n_features = np.unique(frequency, return_counts=True)
     share_missed = _chance_missed(values, n_drawn.astype(np.int64)[:, None], n_docs)
     return np.asarray((1.0 - share_missed) @ n_features / n_features.sum())
 
@@ -84,34 +88,40 @@ def bootstrap_interval(
     Percentiles of the resamples, shifted so that their mean is the measured FAC: a resample repeats documents and
     holds only 63 % of the distinct ones, so unshifted percentiles can lie wholly below the value they are meant for.
     """
+    target = anchor_target(anchor, dataset, features, act_threshold)
+    docs, offsets = _docs_of(dataset, target, act_threshold)
+    weights = np.ones((len(offsets) - 1, 1))
+    [interval] = bootstrap_shares(docs, offsets, weights, dataset.shape[0], n_bootstrap=n_bootstrap, rng_seed=rng_seed)
+    return interval
+
+
+def bootstrap_shares(
+    docs: Ints, offsets: Ints, weights: Floats, n_docs: int, *, n_bootstrap: int = 1000, rng_seed: int = 0
+) -> list[tuple[float, float]]:
+    """`bootstrap_interval` of the shown share of each column of `weights` [n_features, n_weights], all in one pass.
+
+    Feature i fires in the documents `docs[offsets[i]:offsets[i + 1]]`; weights are the anchor set's and never drawn.
+    """
     if n_bootstrap < 1:
         raise InputError("n_bootstrap must be at least 1.")
-    target = anchor_target(anchor, dataset, features, act_threshold)
-    active = active_part(dataset, act_threshold)[:, np.flatnonzero(target)]
-    frequency = np.bincount(active.indices, minlength=active.shape[1])
-    n_docs, n_target = active.shape
-    n_covered = int((frequency > 0).sum())
+    total, frequency = weights.sum(axis=0), np.diff(offsets)
     if n_docs == 0:
-        return 0.0, 0.0
-    unsure = active[:, np.flatnonzero((frequency > 0) & (frequency <= _NEVER_MISSED))]
-    hits = np.concatenate([_n_hit(unsure, counts) for counts in _resamples(n_docs, n_bootstrap, rng_seed)])
+        return [(0.0, 0.0)] * weights.shape[1]
+    covered = weights[frequency > 0].sum(axis=0)
+    unsure = (frequency > 0) & (frequency <= _NEVER_MISSED)
+    rare_docs = docs[np.repeat(unsure, frequency)]
+    rare_offsets = np.concatenate([[0], np.cumsum(frequency[unsure])])
+    shown = weight_shown(rare_docs, rare_offsets, weights[unsure], resamples(n_docs, n_bootstrap, rng_seed))
     # Features too frequent to be missed add the same to every resample, which the shift takes out again.
-    low, high = np.percentile(hits, INTERVAL) + (n_covered - hits.mean())
-    return float(np.clip(low, 0, n_covered) / n_target), float(np.clip(high, n_covered, n_target) / n_target)
+    low, high = np.percentile(shown, INTERVAL, axis=0) + (covered - shown.mean(axis=0))
+    ends = zip(np.clip(low, 0, covered) / total, np.clip(high, covered, total) / total)
+    return [(float(first), float(last)) for first, last in ends]
 
 
-def _resamples(n_docs: int, n_bootstrap: int, rng_seed: int) -> Iterator[Ints]:
-    """How often each document is drawn, [≤ 100, n_docs] at a time."""
-    rng = np.random.default_rng(rng_seed)
-    for start in range(0, n_bootstrap, _RESAMPLES_AT_ONCE):
-        size = min(_RESAMPLES_AT_ONCE, n_bootstrap - start)
-        yield rng.multinomial(n_docs, np.full(n_docs, 1 / n_docs), size=size)
-
-
-def _n_hit(active: Any, weights: Any) -> Ints:
-    """Features with at least one document of positive weight, per row of `weights` [m, n_docs]."""
-    # Every stored value is above 0, so a sum is above 0 exactly when one document counts.
-    return np.asarray((active.T @ (weights > 0).astype(np.float32).T > 0).sum(axis=0))
+def _docs_of(dataset: Matrix, target: Bools, act_threshold: Threshold) -> tuple[Ints, Ints]:
+    """Documents that activate each target feature, one feature after another, and their offsets."""
+    active = active_part(dataset, act_threshold)[:, np.flatnonzero(target)].tocsc()
+    return active.indices, active.indptr
 
 
 def equal_token_comparison(
@@ -134,14 +144,23 @@ def equal_token_comparison(
     compared = {}
     for name, (matrix, tokens) in datasets.items():
         target = anchor_target(anchor, matrix, features, act_threshold)
-        active = active_part(matrix, act_threshold)[:, np.flatnonzero(target)]
-        rng = np.random.default_rng([rng_seed, zlib.crc32(name.encode())])
-        drawn = _draw_within(np.asarray(tokens), limit, n_draws, rng)
-        hits = _n_hit(active, drawn)
-        fac, low, high = np.array([hits.mean(), *np.percentile(hits, INTERVAL)]) / active.shape[1]
-        n_docs, n_tokens = drawn.sum(axis=1).mean(), (drawn @ np.asarray(tokens)).mean()
-        compared[name] = EqualTokens(float(fac), float(low), float(high), float(n_docs), float(n_tokens))
+        docs, offsets = _docs_of(matrix, target, act_threshold)
+        compared[name] = share_within(name, docs, offsets, tokens, limit, n_draws=n_draws, rng_seed=rng_seed)
     return compared
+
+
+def share_within(
+    name: str, docs: Ints, offsets: Ints, tokens: Ints, budget: int, *, n_draws: int = FEWEST_DRAWS, rng_seed: int = 0
+) -> EqualTokens:
+    """Share of features shown by random documents within the token budget; feature i as in `bootstrap_shares`."""
+    rng = np.random.default_rng([rng_seed, zlib.crc32(name.encode())])
+    drawn = draw_within(np.asarray(tokens), budget, n_draws, rng)
+    ones = np.ones((len(offsets) - 1, 1))
+    choices = (drawn[start : start + AT_ONCE] for start in range(0, n_draws, AT_ONCE))
+    hits = weight_shown(docs, offsets, ones, choices)[:, 0]
+    fac, low, high = np.array([hits.mean(), *np.percentile(hits, INTERVAL)]) / len(ones)
+    n_docs, n_tokens = drawn.sum(axis=1).mean(), (drawn @ np.asarray(tokens)).mean()
+    return EqualTokens(float(fac), float(low), float(high), float(n_docs), float(n_tokens))
 
 
 def _common_budget(datasets: Mapping[str, tuple[Matrix, Ints]], budget: int | None) -> int:
@@ -164,7 +183,7 @@ def _total_tokens(name: str, matrix: Matrix, tokens: Ints) -> int:
     return int(np.sum(tokens))
 
 
-def _draw_within(tokens: Ints, budget: int, n_draws: int, rng: np.random.Generator) -> Bools:
+def draw_within(tokens: Ints, budget: int, n_draws: int, rng: np.random.Generator) -> Bools:
     """Documents in random order up to the first that no longer fits, bool [n_draws, n_docs]."""
     drawn = np.zeros((n_draws, tokens.size), dtype=bool)
     for row in drawn:

@@ -63,6 +63,8 @@ def feature_line(source: Source, stats: Row, direction: Row | None) -> Line:
     return line | {
         "pos_str": list(direction["top_tokens"] or ()),
         "pos_values": list(direction["top_logits"] or ()),
+        "neg_str": list(direction.get("low_tokens") or ()),
+        "neg_values": list(direction.get("low_logits") or ()),
         "topkCosSimIndices": list(direction["neighbours"] or ()),
         "topkCosSimValues": list(direction["neighbour_cosines"] or ()),
     }

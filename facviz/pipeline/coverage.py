@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -13,7 +13,10 @@ from facviz.config import CoverageConfig, fingerprint
 from facviz.coverage import (
     doc_frequency,
     equal_token_comparison,
+    fac_frequency,
+    fac_magnitude,
     measure_coverage,
+    unseen_features,
 )
 from facviz.errors import InputError
 from facviz.pipeline.session import CODE_VERSION, Session
@@ -51,6 +54,8 @@ def coverage(session: Session, sae_id: str, task: str, source: str, config: Cove
             "fac": round(result.fac, 4),
             "fac_low": _rounded(result.fac_low),
             "fac_high": _rounded(result.fac_high),
+            "fac_freq": _weighted(fac_frequency, gap),
+            "fac_magnitude": _weighted(fac_magnitude, gap),
             "n_relevant": result.n_relevant,
             "n_anchor": result.n_anchor,
             "n_missing": result.n_missing,
@@ -69,6 +74,7 @@ def coverage(session: Session, sae_id: str, task: str, source: str, config: Cove
             "n_seed_tokens": int(gap.seed_tokens.sum()),
             "curve": [point._asdict() for point in result.curve],
             "equal_tokens": _equal_tokens(gap, config),
+            "unseen": _unseen(gap),
         }
         _write_coverage(session, scope, summary, config, gap, result.missing)
         return summary
@@ -111,6 +117,17 @@ def _equal_tokens(gap: Gap, config: CoverageConfig) -> dict[str, Any]:
     return {name: {k: round(v, 4) for k, v in found._asdict().items()} for name, found in compared.items()}
 
 
+def _weighted(measure: Callable[..., float], gap: Gap) -> float:
+    return round(measure(gap.anchor, gap.seed, features=gap.features, act_threshold=gap.act_threshold), 4)
+
+
+def _unseen(gap: Gap) -> dict[str, float]:
+    """How many of the missing features more texts of the seed set's kind would show: Chao2 and its 95 % interval."""
+    in_anchor = doc_frequency(gap.anchor, gap.act_threshold)[gap.features] > 0
+    found = unseen_features(doc_frequency(gap.seed, gap.act_threshold)[gap.features][in_anchor], gap.seed.shape[0])
+    return {"estimate": round(found.estimate, 1), "low": round(found.low, 1), "high": round(found.high, 1)}
+
+
 def _write_coverage(
     session: Session,
     scope: Scope,
@@ -132,7 +149,8 @@ def _write_coverage(
     ]
     manifest = session.workspace.manifest
     manifest.write_shard(scope, "missing_feature", "0", rows_to_arrow("missing_feature", rows))
-    details = {k: summary[k] for k in ("curve", "equal_tokens", "unsaturated_threshold")}
+    kept = ("curve", "equal_tokens", "unsaturated_threshold", "fac_freq", "fac_magnitude", "unseen")
+    details = {k: summary[k] for k in kept}
     # With these and the columns the same measurement can be asked for again.
     details["config"] = {k: getattr(config, k) for k in ("include_always_on", "n_bootstrap", "rng_seed")}
     row = {k: v for k, v in summary.items() if k in COVERAGE_COLUMNS} | {"details": json.dumps(details)}

@@ -21,7 +21,7 @@ from facviz.config import DatasetConfig, RunConfig, fingerprint, load_run_config
 from facviz.corpus import CorpusReader
 from facviz.errors import InputError
 from facviz.files import append_line, disk_errors, write_text_atomically
-from facviz.pipeline import data, sae, training
+from facviz.pipeline import data, mapping, sae, training
 from facviz.pipeline.demo import DEMO_FOLDER, MARK
 from facviz.pipeline.run import run_loop
 from facviz.pipeline.sae_measures import MEASURED
@@ -58,6 +58,7 @@ def rebuild_demo(
         session = Session(workspace, config.backbone, progress)
         result = run_loop(session, config)
         result["sae"] = _record_metrics(session, config, result["sae"])
+        mapping.map_features(session, result["sae"]["sae_id"])
     packed = pack(workspace, source / "workspace")
     story = tell_story(workspace, config, result)
     shutil.rmtree(work, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""`facviz export`: samples, features, a report or the SAE, written whole or not at all."""
+"""`facviz export`: samples, features, lists of them, a report or the SAE, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def export(
         raise InputError(f"The folder {out.resolve().parent} does not exist; make it first.")
     makers: dict[str, Callable[[Workspace], tuple[str, dict[str, Any]]]]
     makers = {"samples": partial(_samples, only_approved=only_approved), "features": _features, "report": _report}
+    makers["lists"] = partial(_lists, sae_id=sae_id)
     text, counts = makers[what](workspace)
     write_text_atomically(out, text)
     return {"out": str(out), **counts}
@@ -49,6 +50,15 @@ def _features(workspace: Workspace) -> tuple[str, dict[str, Any]]:
     if not rows:
         raise InputError("There are no feature statistics yet; run `facviz spans` first.")
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), {"n_features": len(rows)}
+
+
+def _lists(workspace: Workspace, *, sae_id: str | None) -> tuple[str, dict[str, Any]]:
+    with workspace.reader() as reader:
+        rows = reader.rows("listed_features", list_id=None, sae_id=sae_id)
+    if not rows:
+        raise InputError("No feature is on a list yet; put some there on a feature's page in the dashboard.")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return text, {"n_features": len(rows), "n_lists": len({row["list_id"] for row in rows})}
 
 
 def _export_sae(workspace: Workspace, out: Path, sae_id: str | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from facviz.pipeline.exchange import current_verdicts, problems
 from facviz.pipeline.session import sae_row
 from facviz.prompts import load_task
 from facviz.records import DroppedRow, ExplanationOutcome
-from facviz.store.events import append_event, explanation_of, new_event, relevance_of
+from facviz.store.events import append_events, as_batch, explanation_of, new_event, relevance_of
 from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow
 from facviz.store.workspace import Workspace
@@ -178,9 +178,8 @@ def _apply(workspace: Workspace, now: Now, changes: Sequence[Change], path: Path
                 events.append(new_event(wish.author.strip(), target, kind, details))
             except InputError as error:
                 refused.append(DroppedRow(change.line, str(error), change.value[:200], path.name))
-    if not wish.dry_run:
-        for event in events:
-            append_event(workspace.root / "events", event)
+    if events and not wish.dry_run:
+        append_events(workspace.root / "events", as_batch(events))
     return {
         "dry_run": wish.dry_run,
         "n_changes": len(changes),

@@ -24,20 +24,24 @@ def feature_rows(backbone: Backbone, sae: SAE, sae_id: str) -> pa.Table:
 
 
 def _output_tokens(backbone: Backbone, sae: SAE) -> dict[str, Any]:
-    from facviz.sae.directions import logit_spread, top_output_tokens
+    from facviz.sae.directions import logit_spread, output_tokens
 
     unembedding, gain = backbone.unembedding.float(), backbone.final_norm_weight
     n_vocabulary, d_in = unembedding.shape
     if not is_affordable(sae.d_sae, 2 * sae.d_sae * d_in * (n_vocabulary + min(n_vocabulary, d_in))):
         none: list[list[Any]] = [[]] * sae.d_sae
-        return {"top_tokens": none, "top_logits": none, "logit_mean": None, "logit_std": None}
+        lists = dict.fromkeys(("top_tokens", "top_logits", "low_tokens", "low_logits"), none)
+        return lists | {"logit_mean": None, "logit_std": None}
     decoder = sae.weights.decoder_view.to(unembedding.device)
-    ids, logits = top_output_tokens(decoder, unembedding, N_OUTPUT_TOKENS, final_norm_weight=gain)
+    found = output_tokens(decoder, unembedding, min(N_OUTPUT_TOKENS, n_vocabulary), final_norm_weight=gain)
     mean, std = logit_spread(decoder, unembedding, final_norm_weight=gain)
-    texts = {token: backbone.tokenizer.decode([token]) for token in set(ids.flatten().tolist())}
+    used = {*found.top_ids.flatten().tolist(), *found.low_ids.flatten().tolist()}
+    texts = {token: backbone.tokenizer.decode([token]) for token in used}
     return {
-        "top_tokens": [[texts[token] for token in row] for row in ids.tolist()],
-        "top_logits": logits.tolist(),
+        "top_tokens": [[texts[token] for token in row] for row in found.top_ids.tolist()],
+        "top_logits": found.top_logits.tolist(),
+        "low_tokens": [[texts[token] for token in row] for row in found.low_ids.tolist()],
+        "low_logits": found.low_logits.tolist(),
         "logit_mean": mean.tolist(),
         "logit_std": std.tolist(),
     }

@@ -1,8 +1,9 @@
-"""What decoder directions say without any data: the output tokens they promote and the features they resemble."""
+"""What decoder directions say without any data: output tokens they promote or suppress, features they resemble."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,16 +13,31 @@ from facviz.errors import SaeError
 _CHUNK_BYTES = 64 * 2**20
 
 
+class OutputTokens(NamedTuple):
+    """Token ids and logits [n, k] at both ends: `top` strongest first, `low` most negative first."""
+
+    top_ids: Tensor
+    top_logits: Tensor
+    low_ids: Tensor
+    low_logits: Tensor
+
+
 @torch.no_grad()
-def top_output_tokens(
+def output_tokens(
     W_dec: Tensor, unembedding: Tensor, k: int, *, final_norm_weight: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Token ids and logits [n, k], strongest first, of W_dec [n, d_in] through `unembedding` [vocab, d_in].
+) -> OutputTokens:
+    """The k tokens that each row of W_dec [n, d_in] promotes and suppresses most through `unembedding` [vocab, d_in].
 
     `final_norm_weight` [d_in] is the gain of the model's last norm, which a direction passes on its way out.
     """
-    logits, ids = _chunked_top(W_dec, unembedding.to(torch.float32), k, gain=final_norm_weight)
-    return ids, logits
+    table = unembedding.to(torch.float32)
+    _check(W_dec, table, k, len(table))
+    ends = []
+    for _, chunk in _chunks(W_dec, len(table), final_norm_weight):
+        logits = chunk @ table.T
+        top, low = logits.topk(k, dim=1), logits.topk(k, dim=1, largest=False)
+        ends.append((top.indices, top.values, low.indices, low.values))
+    return OutputTokens(*(torch.cat(parts) for parts in zip(*ends)))
 
 
 @torch.no_grad()
@@ -52,26 +68,21 @@ def logit_spread(
 def nearest_features(W_dec: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Ids and cosines [d_sae, k] of the features with the most similar decoder rows, closest first, self excluded."""
     rows = torch.nn.functional.normalize(W_dec.to(torch.float32), dim=1)
-    cosines, ids = _chunked_top(rows, rows, k, exclude_self=True)
-    return ids, cosines
+    _check(rows, rows, k, len(rows) - 1)
+    tops = []
+    for start, chunk in _chunks(rows, len(rows), None):
+        cosines = chunk @ rows.T
+        cosines.diagonal(offset=start).fill_(-torch.inf)
+        tops.append(cosines.topk(k, dim=1))
+    return torch.cat([top.indices for top in tops]), torch.cat([top.values for top in tops])
 
 
-def _chunked_top(
-    rows: Tensor, table: Tensor, k: int, *, gain: Tensor | None = None, exclude_self: bool = False
-) -> tuple[Tensor, Tensor]:
-    n_choices = len(table) - exclude_self
+def _check(rows: Tensor, table: Tensor, k: int, n_choices: int) -> None:
     if rows.shape[1:] != table.shape[1:] or not 0 < k <= n_choices:
         raise SaeError(
             f"Cannot rank the top {k} of {n_choices} for shapes {tuple(rows.shape)} and {tuple(table.shape)}; "
             "widths must agree and k fit."
         )
-    tops = []
-    for start, chunk in _chunks(rows, len(table), gain):
-        scores = chunk @ table.T
-        if exclude_self:
-            scores.diagonal(offset=start).fill_(-torch.inf)
-        tops.append(scores.topk(k, dim=1))
-    return torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])
 
 
 def _chunks(rows: Tensor, width: int, gain: Tensor | None) -> Iterator[tuple[int, Tensor]]:

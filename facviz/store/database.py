@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from facviz.errors import InputError, WorkspaceError
+from facviz.errors import WorkspaceError
 from facviz.files import disk_errors
-from facviz.store.events import (
-    UNDO,
-    Target,
-    active_events,
-    append_event,
-    decide,
-    decisions,
-    last_undo,
-    new_event,
-    read_events,
-)
+from facviz.store.deciding import Deciding
+from facviz.store.events import LOG_FILE, Event, Target, append_events, decisions, read_events
 from facviz.store.manifest import Shard
-from facviz.store.queries import DERIVED_VIEWS, Queries
+from facviz.store.opinions import opinions
+from facviz.store.queries import DERIVED_VIEWS
 from facviz.store.reader import (
     SETTINGS,
     create_empty,
@@ -42,7 +35,7 @@ from facviz.store.reader import (
     shard_errors,
     table_of,
 )
-from facviz.store.schema import DECISION_SCHEMA, SCHEMA_VERSION, TABLES
+from facviz.store.schema import DECISION_SCHEMA, OPINION_SCHEMA, SCHEMA_VERSION, TABLES
 from facviz.store.workspace import Workspace
 
 DATABASE_FILE = "facviz.duckdb"
@@ -55,14 +48,21 @@ _ORDER = {
 }
 
 
+_FOLDED: dict[str, tuple[Callable[[Iterable[Event]], list[dict[str, Any]]], pa.Schema]] = {
+    "decision": (decisions, DECISION_SCHEMA),
+    "opinion": (opinions, OPINION_SCHEMA),
+}
+"""Tables that follow from the events alone, each with what folds the events of whole targets into its rows."""
+
 _epochs = itertools.count(1)
 """One count for all databases of the process, so that nothing cached from a file since replaced is taken again."""
 
 
-class Database(Queries):
+class Database(Deciding):
     """The open file of one workspace; safe to share between threads, refused to a second process.
 
-    `epoch` grows with every change of content; `damaged` says in sentences which shards could not be taken in.
+    `epoch` grows with every change of content, `shard_epoch` only with what machines wrote; `damaged` says in sentences
+    which shards could not be taken in.
     """
 
     def __init__(self, workspace: Workspace, path: Path | None = None) -> None:
@@ -70,8 +70,9 @@ class Database(Queries):
         self.path = path or workspace.root / DATABASE_FILE
         self._shown = workspace.root / DATABASE_FILE  # a rebuild writes elsewhere, but that is no user's concern
         self._writing = threading.RLock()
-        self._seen: tuple[object, ...] = ()
+        self._seen: tuple[tuple[str, tuple[int, int, int]], ...] = ()
         self.epoch = next(_epochs)
+        self.shard_epoch = self.epoch
         self.damaged: list[str] = []
         self._connection = self._open()
         self._inode = self.path.stat().st_ino
@@ -97,86 +98,29 @@ class Database(Queries):
             return False
         with self._writing, self._transaction() as cursor:
             changed, self.damaged = _take_in_shards(cursor, self.workspace)
+            self.shard_epoch = next(_epochs) if changed else self.shard_epoch
             changed |= _take_in_events(cursor, self.workspace)
         self._seen = seen
         if changed:
             self.epoch = next(_epochs)
         return changed
 
-    def record(
-        self,
-        actor: str,
-        target: Target,
-        kind: str,
-        payload: Mapping[str, Any] | None = None,
-        *,
-        seen: str | None = None,
-    ) -> dict[str, Any]:
-        """Append a decision, on disk before in the table; the event.
-
-        `seen` is the id of the last event that holds on this target as the person saw it, "" for none.
-
-        Raises:
-            InputError: the decision does not fit, or somebody decided on the same thing since it was read.
-        """
-        with self._writing:  # stamped inside, so that the order of stamps is the order in the log
-            return self._append(new_event(actor, target, kind, payload), target, seen)
-
-    def undo(self, actor: str, target: Target) -> dict[str, Any]:
-        """Void the last decision on a target that still holds; again, the one before it, to any depth.
-
-        Raises:
-            InputError: nothing is left to undo.
-        """
-        with self._writing:
-            held = active_events(self._events_of(target))
-            if not held:
-                raise InputError("There is nothing left to undo here.")
-            return self._append(new_event(actor, target, UNDO, undoes=held[-1]["event_id"]), target, None)
-
-    def redo(self, actor: str, target: Target) -> dict[str, Any]:
-        """Void the last undo on a target, when no other decision came after it.
-
-        Raises:
-            InputError: the last event is no undo.
-        """
-        with self._writing:
-            undone = last_undo(self._events_of(target))
-            if undone is None:
-                raise InputError("There is no undo to take back here.")
-            return self._append(new_event(actor, target, UNDO, undoes=undone["event_id"]), target, None)
-
-    def last_target(self, actor: str, kind: str) -> Target | None:
-        """What this person decided on last, among decisions that still hold."""
-        rows = self.select(
-            'SELECT * FROM decision WHERE kind = $kind AND author = $actor ORDER BY "at" DESC LIMIT 1',
-            kind=kind,
-            actor=actor,
-        ).to_pylist()
-        names = ("kind", "sae_id", "feature_id", "task", "candidate_id")
-        return Target(**{n: rows[0][n] for n in names}) if rows else None
-
-    def _append(self, event: dict[str, Any], target: Target, seen: str | None) -> dict[str, Any]:
-        with self._writing:
-            self.sync()
-            before = self._events_of(target)
-            held = active_events(before)
-            if seen is not None and seen != (held[-1]["event_id"] if held else ""):
-                raise InputError(
-                    f"{held[-1]['actor'] if held else 'Somebody'} changed this while you looked at it; "
-                    "look at the new state and decide again."
-                )
-            append_event(self.workspace.root / "events", event)
-            row = decide(target, [*before, event])
-            with self._transaction() as cursor:
-                _insert_events(cursor, [event])
-                _replace_decision(cursor, target, row)
-            self._seen = ()  # another tool may have logged something meanwhile: the next sync looks again
-            self.epoch = next(_epochs)
-        return event
-
-    def _events_of(self, target: Target) -> list[dict[str, Any]]:
-        return [e for e in read_events(self.workspace.root / "events") if e["target"] == target.key]
+    def _log(self, events: Sequence[dict[str, Any]]) -> None:
+        folder = self.workspace.root / "events"
+        keys = list(dict.fromkeys(event["target"] for event in events))
+        before = self._events_of(*keys)
+        known = dict(_state_of(self.workspace))
+        length = known.get(LOG_FILE, (0,))[0]
+        grown = append_events(folder, events)
+        with self._transaction() as cursor:
+            _insert_events(cursor, list(events))
+            _replace_states(cursor, keys, [*before, *events])
+        now = dict(_state_of(self.workspace))
+        others = {name: state for name, state in now.items() if name != LOG_FILE}
+        is_ours_alone = now[LOG_FILE][0] == length + grown and all(known.get(k) == v for k, v in others.items())
+        # Else another tool wrote something meanwhile, and the next sync looks again.
+        self._seen = tuple(now.items()) if tuple(known.items()) == self._seen and is_ours_alone else ()
+        self.epoch = next(_epochs)
 
     def _answer(self, sql: str, parameters: dict[str, object]) -> Any:
         with self._connection.cursor() as cursor, shard_errors():
@@ -246,7 +190,7 @@ def disk_or_shard_errors(path: Path) -> Iterator[None]:
         raise WorkspaceError(f"Cannot write {path} ({reason}); free space, or mend the shard it names.") from error
 
 
-def _state_of(workspace: Workspace) -> tuple[object, ...]:
+def _state_of(workspace: Workspace) -> tuple[tuple[str, tuple[int, int, int]], ...]:
     """Changes whenever a shard was listed or an event logged."""
     files = [workspace.root / "tables" / "manifest.jsonl", *sorted((workspace.root / "events").glob("*.jsonl"))]
     found = []
@@ -255,7 +199,7 @@ def _state_of(workspace: Workspace) -> tuple[object, ...]:
             status = path.stat()
         except FileNotFoundError:
             continue
-        found.append((path.name, status.st_size, status.st_mtime_ns, status.st_ino))
+        found.append((path.name, (status.st_size, status.st_mtime_ns, status.st_ino)))
     return tuple(found)
 
 
@@ -283,9 +227,12 @@ def _create_file(path: Path) -> None:
 def _is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
     try:
         [(version,)] = connection.execute("SELECT version FROM schema_version").fetchall()
+        columns = {
+            table: [name for name, *_ in connection.execute(f"DESCRIBE {table}").fetchall()] for table in _FOLDED
+        }
     except (duckdb.Error, ValueError):
         return False
-    return bool(version == SCHEMA_VERSION)
+    return bool(version == SCHEMA_VERSION) and all(columns[t] == s.names for t, (_, s) in _FOLDED.items())
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
@@ -339,9 +286,10 @@ def _take_in_events(cursor: duckdb.DuckDBPyConnection, workspace: Workspace) -> 
     if len(events) == _count(cursor, "review_event"):
         return False
     cursor.execute("DELETE FROM review_event")
-    cursor.execute("DELETE FROM decision")
     _insert_events(cursor, events)
-    _insert(cursor, "decision", table_of(decisions(events), DECISION_SCHEMA))
+    for table, (fold, schema) in _FOLDED.items():
+        cursor.execute(f"DELETE FROM {table}")  # noqa: S608
+        _insert(cursor, table, table_of(fold(events), schema))
     return True
 
 
@@ -349,13 +297,18 @@ def _insert_events(cursor: duckdb.DuckDBPyConnection, events: list[dict[str, Any
     _insert(cursor, "review_event", event_rows(events))
 
 
-def _replace_decision(cursor: duckdb.DuckDBPyConnection, target: Target, row: dict[str, Any] | None) -> None:
-    cursor.execute(
-        "DELETE FROM decision WHERE kind = ? AND sae_id = ? AND feature_id = ? AND task = ? AND candidate_id = ?",
-        [target.kind, target.sae_id, target.feature_id, target.task, target.candidate_id],
-    )
-    if row is not None:
-        _insert(cursor, "decision", table_of([row], DECISION_SCHEMA))
+def _replace_states(cursor: duckdb.DuckDBPyConnection, keys: Sequence[str], events: Sequence[Event]) -> None:
+    """What all events of these targets add up to, in place of what stood there."""
+    parsed = [target for key in keys if (target := Target.parse(key)) is not None]
+    names = [field.name for field in fields(Target)]
+    cursor.register("_gone", pa.table({name: [getattr(target, name) for target in parsed] for name in names}))
+    for table, (fold, schema) in _FOLDED.items():
+        same = " AND ".join(f"d.{name} = g.{name}" for name in names if name in schema.names)
+        cursor.execute(f"DELETE FROM {table} d USING _gone g WHERE {same}")  # noqa: S608
+        rows = fold(events)
+        if rows:
+            _insert(cursor, table, table_of(rows, schema))
+    cursor.unregister("_gone")
 
 
 def _insert(cursor: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:

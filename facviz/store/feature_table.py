@@ -6,13 +6,13 @@ Column names and directions come from the fixed lists below; whatever a reader t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from facviz.errors import InputError
+from facviz.records import Floats
 from facviz.store.queries import Queries
 from facviz.store.schema import MODE
 
@@ -30,17 +30,14 @@ SORTS = {
     "theme": "theme",
     "coverage": "state_rank",
     "match": "match",
+    "share_a": "share_a",
+    "share_b": "share_b",
+    "q": "q",
 }
 """Name of a sort → the expression it orders by; unknown values come last in both directions."""
 
-QUEUES = {
-    "gap": "greatest(state_rank, 1) DESC, n_anchor_docs DESC NULLS LAST, machine_rank DESC, density DESC, feature_id",
-    "score": "score ASC NULLS LAST, feature_id",
-    "density": "density DESC, feature_id",
-}
-"""Name of a review order → what it orders by: effect on coverage, weakest explanation, most frequent feature.
-
-Nothing in them follows from a person's decision, so that deciding on a feature never moves it."""
+ASIDE = ("share_a", "share_b", "q")
+"""Columns that a ranking made elsewhere can bring along; NULL in a table without them."""
 
 _TABLE = """
 run AS (
@@ -94,9 +91,13 @@ found AS (
         FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id)
     WHERE trim(peak) <> '' AND contains(lower($word), lower(trim(peak))) AND contains(lower(near), lower($word))
     GROUP BY feature_id)"""
-_RANKED = """
-found AS (
-    SELECT unnest($ids)::INTEGER AS feature_id, unnest($closeness)::DOUBLE AS match)"""
+# Features that matter to any of these tasks: a person's verdict wins, else one machine's yes, probably or maybe does.
+_OF_TASKS = """feature_id IN (
+    SELECT feature_id FROM current_relevance WHERE sae_id = $sae_id AND list_contains($tasks, task)
+    GROUP BY feature_id, task
+    HAVING coalesce(bool_or(verdict <> 'no') FILTER (source = 'human'), bool_or(verdict <> 'no')))"""
+_IN_CLUSTERS = """feature_id IN (
+    SELECT feature_id FROM feature_map WHERE sae_id = $sae_id AND list_contains($clusters, cluster))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +130,23 @@ class TableFilter:
     text: str = ""  # literal part of the explanation, or a feature id
     word: str = ""  # spans of this dataset peak on it
     closeness: Mapping[int, float] | None = None  # of the features to choose from, by id
+    aside: Mapping[str, Floats] = field(default_factory=dict)  # of `ASIDE`, in the order of `closeness`
     statuses: Sequence[str] = ()
     verdicts: Sequence[str] = ()
     states: Sequence[str] = ()
+    lists: Sequence[str] = ()  # ids of lists that people made; on any of them
+    tasks: Sequence[str] = ()  # relevant to any of them
+    clusters: Sequence[int] = ()  # of the map
     min_density: float = 0.0
     max_density: float = 1.0
+    min_score: float | None = None  # a bound leaves out features without a score
+    max_score: float | None = None
+    min_max_act: float | None = None
+    max_max_act: float | None = None
     with_dead: bool = False
     with_always_on: bool = False
+    only_dead: bool = False
+    only_always_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +176,23 @@ def feature_page(
     if sort not in SORTS:
         raise InputError(f"The features cannot be sorted by {sort!r}; choose one of {', '.join(SORTS)}.")
     order = f"{SORTS[sort]} {'DESC' if descending else 'ASC'} NULLS LAST, feature_id"
-    source, conditions, values = _filtered(chosen)
-    parts = [_TABLE, *([source] if source else [])]
-    joined = "listed JOIN found USING (feature_id)" if source else "(SELECT *, NULL AS match FROM listed)"
+    table, values = _filtered(chosen)
     sql = (
-        f"WITH {','.join(parts)} SELECT *, count(*) OVER () AS n_rows FROM {joined} "  # noqa: S608
-        f"WHERE {' AND '.join(conditions) or 'true'} ORDER BY {order} LIMIT {int(limit)} OFFSET {int(offset)}"
+        f"{table} SELECT *, count(*) OVER () AS n_rows FROM passed "  # noqa: S608
+        f"ORDER BY {order} LIMIT {int(limit)} OFFSET {int(offset)}"
     )
     rows = reader.select(sql, **scope.parameters, **values).to_pylist()
     if not rows and offset:
         return feature_page(reader, scope, chosen, sort=sort, descending=descending, limit=limit)
     n_rows = int(rows[0]["n_rows"]) if rows else 0
     return TablePage([{k: v for k, v in row.items() if k != "n_rows"} for row in rows], n_rows, offset)
+
+
+def feature_row(reader: Queries, scope: TableScope, feature_id: int) -> dict[str, Any]:
+    """One row of the table, whatever its kind; empty where the SAE has no such feature. Reads only that feature."""
+    sql = f"WITH {_TABLE} SELECT * FROM listed WHERE feature_id = $feature_id"  # noqa: S608
+    rows = reader.select(sql, **scope.parameters, feature_id=feature_id).to_pylist()
+    return dict(rows[0]) if rows else {}
 
 
 def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
@@ -193,46 +209,83 @@ def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
     return {name: int(n) for name, n in row.items()}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Queue:
-    """Live features in the order they are to be looked at, and what was decided on each."""
+def passing(reader: Queries, scope: TableScope, chosen: TableFilter) -> Any:
+    """Every feature that passes, with what was said and decided of it, as an Arrow table by feature id."""
+    table, values = _filtered(chosen)
+    columns = "feature_id, status, explanation <> '' AS is_explained, verdict, is_judged_by_person"
+    sql = f"{table} SELECT {columns} FROM passed ORDER BY feature_id"  # noqa: S608
+    return reader.select(sql, **scope.parameters, **values)
 
-    feature_ids: npt.NDArray[np.int64]
-    status: npt.NDArray[np.str_]
 
-
-def review_queue(reader: Queries, scope: TableScope, order: str) -> Queue:
-    """Every feature that fires and is explained, most worth a look first.
-
-    Raises:
-        InputError: there is no such order.
-    """
-    if order not in QUEUES:
-        raise InputError(f"There is no review order {order!r}; choose one of {', '.join(QUEUES)}.")
+def mapped(reader: Queries, scope: TableScope) -> Any:
+    """Every feature that has a place on the map, with all it can be coloured by, as an Arrow table by feature id."""
     sql = (
-        f"WITH {_TABLE} SELECT feature_id, status FROM listed "  # noqa: S608
-        f"WHERE NOT is_dead AND (explanation <> '' OR status <> 'unreviewed') ORDER BY {QUEUES[order]}"
+        f"WITH {_TABLE} SELECT m.feature_id, m.umap_x, m.umap_y, m.cluster, l.density, l.max_act, l.score, "  # noqa: S608
+        "l.verdict, l.status, l.state, l.is_dead, l.is_always_on, left(l.explanation, 80) AS explanation "
+        "FROM feature_map m JOIN listed l USING (feature_id) WHERE m.sae_id = $sae_id ORDER BY m.feature_id"
     )
-    found = reader.select(sql, **scope.parameters)
-    return Queue(found["feature_id"].to_numpy().astype(np.int64), np.array(found["status"].to_pylist(), np.str_))
+    return reader.select(sql, **scope.parameters)
 
 
-def _filtered(chosen: TableFilter) -> tuple[str, list[str], dict[str, object]]:
-    """The extra source that a search needs, conditions, and the values of both."""
+def _filtered(chosen: TableFilter) -> tuple[str, dict[str, object]]:
+    """The statement's beginning, up to the rows that `passed`, and the values it takes."""
+    source, values = _source(chosen)
+    conditions, more = _conditions(chosen)
+    given = [name for name in ASIDE if chosen.closeness is not None and name in chosen.aside]
+    aside = [f"NULL::DOUBLE AS {name}" for name in ASIDE if name not in given]
+    columns = ", ".join(["*", *([] if source else ["NULL AS match"]), *aside])
+    joined = "listed JOIN found USING (feature_id)" if source else "listed"
+    parts = ",".join([_TABLE, *([source] if source else [])])
+    where = " AND ".join(conditions)
+    return f"WITH {parts}, passed AS (SELECT {columns} FROM {joined} WHERE {where})", values | more  # noqa: S608
+
+
+def _source(chosen: TableFilter) -> tuple[str, dict[str, object]]:
+    """The features that a search found elsewhere, "" for no search, and its values."""
+    if chosen.word.strip():
+        return _FIRING, {"word": chosen.word.strip()}
+    if chosen.closeness is None:
+        return "", {}
+    n = len(chosen.closeness)
+    values: dict[str, object] = {  # arrays bind in a tenth of the time that lists take
+        "ids": np.fromiter(chosen.closeness.keys(), np.int32, n),
+        "match": np.fromiter(chosen.closeness.values(), np.float64, n),
+    }
+    values |= {name: np.asarray(chosen.aside[name], np.float64) for name in ASIDE if name in chosen.aside}
+    columns = ", ".join(f"unnest(${name})::DOUBLE AS {name}" for name in values if name != "ids")
+    return f"found AS (SELECT unnest($ids)::INTEGER AS feature_id, {columns})", values
+
+
+def _conditions(chosen: TableFilter) -> tuple[list[str], dict[str, object]]:
     values: dict[str, object] = {"low": chosen.min_density, "high": chosen.max_density}
     conditions = ["density BETWEEN $low AND $high"]
-    conditions += [] if chosen.with_dead else ["NOT is_dead"]
-    conditions += [] if chosen.with_always_on else ["NOT is_always_on"]
+    conditions += [] if chosen.with_dead or chosen.only_dead else ["NOT is_dead"]
+    conditions += [] if chosen.with_always_on or chosen.only_always_on else ["NOT is_always_on"]
+    only = [c for c, on in (("is_dead", chosen.only_dead), ("is_always_on", chosen.only_always_on)) if on]
+    conditions += [f"({' OR '.join(only)})"] if only else []
     for column, wanted in (("status", chosen.statuses), ("verdict", chosen.verdicts), ("state", chosen.states)):
         if wanted:
             values[f"{column}_in"] = list(wanted)
             conditions.append(f"list_contains(${column}_in, {column})")
+    if chosen.lists:
+        values["lists"] = list(chosen.lists)
+        on_lists = "SELECT feature_id FROM listed_feature WHERE sae_id = $sae_id AND list_contains($lists, list_id)"
+        conditions.append(f"feature_id IN ({on_lists})")
+    for column, sign, bound in (
+        ("score", ">=", chosen.min_score),
+        ("score", "<=", chosen.max_score),
+        ("max_act", ">=", chosen.min_max_act),
+        ("max_act", "<=", chosen.max_max_act),
+    ):
+        if bound is not None:
+            name = f"{column}_{'least' if sign == '>=' else 'most'}"
+            values[name] = float(bound)
+            conditions.append(f"{column} {sign} ${name}")
+    for name, members, condition in (("tasks", chosen.tasks, _OF_TASKS), ("clusters", chosen.clusters, _IN_CLUSTERS)):
+        if members:
+            values[name] = list(members)
+            conditions.append(condition)
     if chosen.text.strip():
         values["text"] = chosen.text.strip()
         conditions.append("(contains(lower(explanation), lower($text)) OR CAST(feature_id AS VARCHAR) = $text)")
-    if chosen.word.strip():
-        return _FIRING, conditions, values | {"word": chosen.word.strip()}
-    if chosen.closeness is not None:
-        found = {"ids": list(chosen.closeness), "closeness": list(chosen.closeness.values())}
-        return _RANKED, conditions, values | found
-    return "", conditions, values
+    return conditions, values

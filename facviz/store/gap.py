@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy.typing as npt
 from scipy import sparse
 
 from facviz.config import CoverageConfig
-from facviz.coverage import thresholds, without_always_on
+from facviz.coverage import ActivityIndex, index_entries, thresholds, without_always_on
 from facviz.prompts import load_task
-from facviz.records import Relevance, Verdict
-from facviz.relevance import relevant_features
+from facviz.records import Floats, Ints, Relevance, Verdict
+from facviz.relevance import LEVELS, relevant_features
 from facviz.store.queries import Queries
 from facviz.store.schema import MODE
 
@@ -33,6 +33,17 @@ class Gap:
     theme: Mapping[int, str]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskFeatures:
+    """The features that matter to a task at any level, [n], and what says so; those that always fire are left out."""
+
+    features: Ints
+    rank: Ints  # place of the verdict in `relevance.LEVELS`: 0 is the strongest
+    p95: Floats  # on the anchor set
+    relevance_score: Mapping[int, float]
+    theme: Mapping[int, str]
+
+
 def read_gap(reader: Queries, sae_id: str, task: str, source: str, config: CoverageConfig) -> Gap:
     """Everything a coverage question is computed from; a person's verdict wins over the source's."""
     (d_sae,) = {row["d_sae"] for row in reader.rows("sae", sae_id=sae_id)}
@@ -43,10 +54,7 @@ def read_gap(reader: Queries, sae_id: str, task: str, source: str, config: Cover
         for i in ids
     ]
     stats = reader.named("stats", sae_id=sae_id, dataset_id=ids[0], mode=MODE)
-    rows = reader.rows("relevance", task=load_task(task).name, sae_id=sae_id)
-    verdicts = [
-        Relevance(r["feature_id"], r["source"], Verdict(r["verdict"]), r["score"], r["rationale"]) for r in rows
-    ]
+    verdicts = _verdicts(reader, sae_id, task)
     features = relevant_features(verdicts, config.level, source)
     if not config.include_always_on:
         features = without_always_on(features, stats["is_always_on"].to_numpy(zero_copy_only=False))
@@ -60,8 +68,50 @@ def read_gap(reader: Queries, sae_id: str, task: str, source: str, config: Cover
         anchor_tokens=tokens[0].astype(np.int64),
         seed_tokens=tokens[1].astype(np.int64),
         relevance_score={v.feature_id: v.score for v in verdicts if v.source == source},
-        theme={r["feature_id"]: r["theme"] for r in rows if r["theme"]},
+        theme={v.feature_id: v.theme for v in verdicts if v.theme},
     )
+
+
+def read_task_features(reader: Queries, sae_id: str, task: str, source: str, anchors: Sequence[str]) -> TaskFeatures:
+    """What a task counts on this SAE, whatever the level and δ.
+
+    Features that fire nearly everywhere in one of the anchor sets are left out; the scale is that of the first.
+    """
+    ids = [reader.dataset(name)["dataset_id"] for name in anchors]
+    all_stats = [reader.named("stats", sae_id=sae_id, dataset_id=i, mode=MODE) for i in ids]
+    is_always_on = np.any([s["is_always_on"].to_numpy(zero_copy_only=False) for s in all_stats], axis=0)
+    stats = all_stats[0]
+    verdicts = _verdicts(reader, sae_id, task)
+    by_level = [
+        np.asarray(without_always_on(relevant_features(verdicts, level.value, source), is_always_on))
+        for level in LEVELS
+    ]
+    features = by_level[-1]
+    return TaskFeatures(
+        features=features.astype(np.int64),
+        rank=len(LEVELS) - np.sum([np.isin(features, ids) for ids in by_level], axis=0),
+        p95=stats["p95_act"].to_numpy().astype(np.float64)[features],
+        relevance_score={v.feature_id: v.score for v in verdicts if v.source == source},
+        theme={v.feature_id: v.theme for v in verdicts if v.theme},
+    )
+
+
+def read_activity(reader: Queries, sae_id: str, name: str) -> ActivityIndex:
+    """All activations of a data set by an SAE, sorted for every δ there is."""
+    (d_sae,) = {row["d_sae"] for row in reader.rows("sae", sae_id=sae_id)}
+    place = {"sae_id": sae_id, "dataset_id": reader.dataset(name)["dataset_id"], "mode": MODE}
+    tokens = reader.named("encoded_documents", **place)["n_content_tokens"].to_numpy()
+    rows = reader.named("doc_activations", **place)
+    columns = (rows[column].to_numpy() for column in ("feature_id", "doc_no", "max_act"))
+    return index_entries(*columns, d_sae=d_sae, n_docs=len(tokens), n_tokens=tokens)
+
+
+def _verdicts(reader: Queries, sae_id: str, task: str) -> list[Relevance]:
+    rows = reader.rows("relevance", task=load_task(task).name, sae_id=sae_id)
+    return [
+        Relevance(r["feature_id"], r["source"], Verdict(r["verdict"]), r["score"], r["rationale"], r["theme"])
+        for r in rows
+    ]
 
 
 def human_verdicts(reader: Queries, sae_id: str, task: str) -> list[tuple[int, str]]:

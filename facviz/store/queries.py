@@ -39,6 +39,12 @@ DERIVED_VIEWS = {
         SELECT c.*, coalesce(d.status, 'unreviewed') AS review, d.reason AS review_reason, d.author AS reviewer,
             d."at" AS reviewed_at
         FROM candidate c LEFT JOIN (SELECT * FROM decision WHERE kind = 'candidate') d USING (candidate_id)""",
+    "feature_list": """
+        SELECT list_id, text AS name, author, "at" FROM decision WHERE kind = 'list' AND status = 'kept'""",
+    "listed_feature": """
+        SELECT l.list_id, l.name, d.sae_id, d.feature_id, d.text AS note, d.author, d."at"
+        FROM (SELECT * FROM decision WHERE kind = 'listed' AND status = 'listed') d
+        JOIN (SELECT list_id, text AS name FROM decision WHERE kind = 'list' AND status = 'kept') l USING (list_id)""",
 }
 """Tables joined with what people decided: a person's words win over a machine's.
 
@@ -94,6 +100,9 @@ NAMED_QUERIES = {
         SELECT feature_id, doc_no FROM doc_activation
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
             AND feature_id IN (SELECT unnest($ids::INTEGER[]))""",
+    "texts_of": """
+        SELECT doc_no, text FROM document WHERE dataset_id = $dataset_id
+            AND doc_no IN (SELECT unnest($ids::INTEGER[])) ORDER BY doc_no""",
     "spans_of": """
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id, split, rank""",
@@ -119,7 +128,7 @@ NAMED_QUERIES = {
         WHERE e.sae_id = $sae_id AND e.mode = $mode GROUP BY d.name, d.role ORDER BY d.name""",
     "explanations_of": """
         SELECT feature_id, text, outcome, status FROM current_explanation
-        WHERE sae_id = $sae_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id""",
+        WHERE sae_id = $sae_id AND list_contains($ids::INTEGER[], feature_id) ORDER BY feature_id""",
     "themes_of": """
         SELECT feature_id, max(theme) AS theme FROM relevance WHERE sae_id = $sae_id AND task = $task AND theme <> ''
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY feature_id ORDER BY feature_id""",
@@ -189,22 +198,55 @@ NAMED_QUERIES = {
     "sample_states": """
         SELECT synth_id, review, count(*) AS n FROM current_candidate WHERE accepted AND synth_id = $synth_id
         GROUP BY ALL ORDER BY ALL""",
-    "events_of": 'SELECT * FROM review_event WHERE target = $target ORDER BY "at"',
+    "events_of": 'SELECT * FROM review_event WHERE target = $target ORDER BY "at", rowid',
+    "opinions": """
+        SELECT * FROM opinion WHERE kind = $kind AND sae_id = $sae_id AND (kind <> 'relevance' OR task = $task)
+        ORDER BY feature_id, task, actor, look""",
+    "opinions_of": """
+        SELECT * FROM opinion WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY "at", actor""",
+    "queue_events": """
+        SELECT * FROM review_event WHERE starts_with(target, 'queue/') AND kind IN ('save', 'remove')
+        ORDER BY "at", rowid""",
+    "recent_decisions_by": """
+        SELECT * FROM review_event WHERE actor = $actor AND kind <> 'undo'
+            AND split_part(target, '/', 1) IN ('explanation', 'relevance') ORDER BY "at" DESC, rowid DESC LIMIT $n""",
+    "events_of_many": """
+        SELECT * FROM review_event WHERE target IN (SELECT unnest($among::VARCHAR[])) ORDER BY "at", rowid""",
     "recent_events": 'SELECT * FROM review_event ORDER BY "at" DESC LIMIT $n',
     "decisions": 'SELECT * FROM decision WHERE kind = $kind AND ($sae_id IS NULL OR sae_id = $sae_id) ORDER BY "at"',
     "feature_stats_of": """
         SELECT s.*, d.name, d.role, d.n_docs AS n_all_docs FROM feature_stats s JOIN dataset d USING (dataset_id)
         WHERE s.sae_id = $sae_id AND s.mode = $mode AND s.feature_id = $feature_id ORDER BY d.role, d.name""",
+    "feature_scales": """
+        SELECT feature_id, max(max_act) AS max_act, max(density) AS density,
+            bool_or(is_always_on AND dataset_id = $dataset_id) AS is_always_on
+        FROM feature_stats WHERE sae_id = $sae_id AND mode = $mode AND feature_id IN (SELECT unnest($ids::INTEGER[]))
+        GROUP BY feature_id ORDER BY feature_id""",
+    "explained_texts": """
+        SELECT feature_id, text, author_kind FROM current_explanation
+        WHERE sae_id = $sae_id AND text <> '' AND outcome = 'explained' ORDER BY feature_id""",
+    "feature_places": "SELECT feature_id, cluster FROM feature_map WHERE sae_id = $sae_id ORDER BY feature_id",
+    "feature_clusters": "SELECT * FROM feature_cluster WHERE sae_id = $sae_id ORDER BY cluster",
+    "document_numbers": "SELECT doc_no, doc_id FROM document WHERE dataset_id = $dataset_id ORDER BY doc_no",
+    "activations_on": """
+        SELECT feature_id, doc_no, max_act FROM doc_activation
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
+            AND doc_no IN (SELECT unnest($doc_nos::INTEGER[]))""",
     "live_features": """
         SELECT feature_id FROM feature_stats
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode AND NOT is_dead ORDER BY feature_id""",
     "feature_direction": "SELECT * FROM feature WHERE sae_id = $sae_id AND feature_id = $feature_id",
     "feature_explanation": """
         SELECT * FROM current_explanation WHERE sae_id = $sae_id AND feature_id = $feature_id""",
+    "written_explanation": """
+        SELECT * FROM explanation WHERE sae_id = $sae_id AND feature_id = $feature_id
+        ORDER BY author_kind = 'llm' AND prompt = '' DESC, outcome = 'explained' DESC,
+            coalesce(TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)), 0) DESC, author_kind = 'lexical' DESC,
+            version DESC LIMIT 1""",
     "explanation_texts": """
         SELECT feature_id, text FROM current_explanation WHERE sae_id = $sae_id AND text <> '' ORDER BY feature_id""",
     "feature_doc_maxima": """
-        SELECT max_act FROM doc_activation
+        SELECT doc_no, max_act FROM doc_activation
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode AND feature_id = $feature_id""",
     "feature_spans": """
         SELECT s.split, s.rank, s.doc_no, s.tokens, s.acts, s.act, s.peak_token - s.start_token AS peak, d.label,
@@ -234,6 +276,21 @@ NAMED_QUERIES = {
         WHERE s.sae_id = $sae_id AND s.feature_id = $feature_id
         QUALIFY row_number() OVER (PARTITION BY s.kind, s.judge ORDER BY is_current DESC, s."at" DESC) = 1
         ORDER BY s.kind, s.judge""",
+    "feature_lists": """
+        SELECT list_id, name, author, "at", (SELECT count(*) FROM listed_feature i
+            WHERE i.list_id = l.list_id AND ($sae_id IS NULL OR i.sae_id = $sae_id)) AS n_features
+        FROM feature_list l ORDER BY lower(name), list_id""",
+    "lists_of_feature": """
+        SELECT * FROM listed_feature WHERE sae_id = $sae_id AND feature_id = $feature_id
+        ORDER BY lower(name), list_id""",
+    "listed_features": """
+        SELECT i.*, e.text AS explanation FROM listed_feature i
+        LEFT JOIN current_explanation e USING (sae_id, feature_id)
+        WHERE ($list_id IS NULL OR i.list_id = $list_id) AND ($sae_id IS NULL OR i.sae_id = $sae_id)
+        ORDER BY lower(i.name), i.list_id, i.sae_id, i."at", i.feature_id""",
+    "feature_versions": """
+        SELECT * FROM explanation WHERE sae_id = $sae_id AND feature_id = $feature_id
+        ORDER BY version, author_kind, author""",
     "feature_relevance": """
         SELECT * FROM current_relevance WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY task, source""",
     "feature_decisions": "SELECT * FROM decision WHERE sae_id = $sae_id AND feature_id = $feature_id ORDER BY ALL",
@@ -242,9 +299,13 @@ NAMED_QUERIES = {
             SELECT 1 FROM synthesis_feature f JOIN coverage_run r USING (coverage_id)
             WHERE f.synth_id = c.synth_id AND r.sae_id = $sae_id)
         ORDER BY c.accepted DESC, c.act DESC, c.candidate_id""",
-    "events_by": """
-        SELECT e.*, d.event_id IS NOT NULL AS is_latest FROM review_event e LEFT JOIN decision d USING (event_id)
-        WHERE e.actor = $actor AND e.kind <> 'undo' ORDER BY e."at" DESC LIMIT $n""",
+    "saved_view_events": 'SELECT * FROM review_event WHERE starts_with(target, $prefix) ORDER BY "at"',
+    "batches_by": """
+        SELECT payload ->> '$.batch' AS batch, max("at") AS "at" FROM review_event
+        WHERE actor = $actor AND kind <> 'undo' AND batch IS NOT NULL GROUP BY batch ORDER BY "at" DESC LIMIT 20""",
+    "events_of_batch": """
+        SELECT * FROM review_event WHERE target IN (
+            SELECT target FROM review_event WHERE payload ->> '$.batch' = $batch) ORDER BY "at" """,
 }
 
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 from facviz.errors import WorkspaceError
 from facviz.store.events import decisions, read_events
 from facviz.store.manifest import Shard
+from facviz.store.opinions import opinions
 from facviz.store.queries import DERIVED_VIEWS, Queries
-from facviz.store.schema import DECISION_SCHEMA, EVENT_COLUMNS, TABLES
+from facviz.store.schema import DECISION_SCHEMA, EVENT_COLUMNS, OPINION_SCHEMA, TABLES
 
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
@@ -108,12 +109,13 @@ def numbered_parquet_source(shards: Sequence[Shard]) -> str:
 
 
 def create_event_tables(connection: duckdb.DuckDBPyConnection, events: Sequence[Mapping[str, Any]]) -> None:
-    """`review_event` as logged, and `decision`, the state it adds up to."""
+    """`review_event` as logged, `decision`, the state it adds up to, and `opinion`, what each person thinks."""
     create_filled(connection, "logged_event", event_rows(events))
     columns = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in EVENT_COLUMNS.items())
     connection.execute(f"CREATE TABLE review_event AS SELECT {columns} FROM logged_event")  # noqa: S608
     connection.execute("DROP TABLE logged_event")
     create_filled(connection, "decision", table_of(decisions(events), DECISION_SCHEMA))
+    create_filled(connection, "opinion", table_of(opinions(events), OPINION_SCHEMA))
 
 
 def event_rows(events: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -73,10 +73,29 @@ TABLES: dict[str, pa.Schema] = {
             ("feature_id", pa.int32()),
             ("top_tokens", pa.list_(pa.string())),
             ("top_logits", pa.list_(pa.float32())),
+            ("low_tokens", pa.list_(pa.string())),
+            ("low_logits", pa.list_(pa.float32())),
             ("logit_mean", pa.float32()),
             ("logit_std", pa.float32()),
             ("neighbours", pa.list_(pa.int32())),
             ("neighbour_cosines", pa.list_(pa.float32())),
+        ]
+    ),
+    "feature_map": pa.schema(
+        [
+            ("sae_id", pa.string()),
+            ("feature_id", pa.int32()),
+            ("umap_x", pa.float32()),
+            ("umap_y", pa.float32()),
+            ("cluster", pa.int32()),
+        ]
+    ),
+    "feature_cluster": pa.schema(
+        [
+            ("sae_id", pa.string()),
+            ("cluster", pa.int32()),
+            ("name", pa.string()),
+            ("n_features", pa.int32()),
         ]
     ),
     "feature_stats": pa.schema(
@@ -277,6 +296,7 @@ DECISION_SCHEMA = pa.schema(
         ("feature_id", pa.int32()),
         ("task", pa.string()),
         ("candidate_id", pa.string()),
+        ("list_id", pa.string()),
         ("status", pa.string()),
         ("text", pa.string()),
         ("verdict", pa.string()),
@@ -288,6 +308,28 @@ DECISION_SCHEMA = pa.schema(
     ]
 )
 """Columns of `decision`: per target, what its events that hold add up to."""
+
+OPINION_SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("sae_id", pa.string()),
+        ("feature_id", pa.int32()),
+        ("task", pa.string()),
+        ("candidate_id", pa.string()),
+        ("actor", pa.string()),
+        ("look", pa.string()),
+        ("label", pa.string()),
+        ("text", pa.string()),
+        ("reason", pa.string()),
+        ("first_label", pa.string()),
+        ("is_blind", pa.bool_()),
+        ("saw_machine", pa.bool_()),
+        ("seconds", pa.float64()),
+        ("at", pa.string()),
+        ("event_id", pa.string()),
+    ]
+)
+"""Columns of `opinion`: per target and person, what that person decided on their own."""
 
 
 def to_arrow(table: str, columns: Mapping[str, Any], n_rows: int) -> pa.Table:

@@ -128,14 +128,7 @@ def state_key(text: str) -> str:
 def _sidebar() -> None:
     _workspace_picker()
     with st.popover("Reader settings", icon=":material/tune:", width="stretch", key="fv_settings"):
-        st.text_input(
-            "Your name",
-            value=state.login_name(),
-            key=state.reviewer_key(),
-            max_chars=60,
-            persist_state="session",
-            help="Stands beside every decision you make.",
-        )
+        _identity()
         st.toggle(
             "Blur texts until I point at them",
             key=state.blur_key(),
@@ -143,6 +136,26 @@ def _sidebar() -> None:
             help="For corpora with offensive content. Only your browser session is affected.",
         )
     _running()
+
+
+def _identity() -> None:
+    """Whose name decisions carry: the person logged in, or a name to type."""
+    logged_in = state.logged_in_name()
+    if logged_in is None:
+        st.session_state.setdefault(state.reviewer_key(), state.login_name())
+        st.text_input(
+            "Your name",
+            key=state.reviewer_key(),
+            max_chars=60,
+            persist_state="session",
+            help="Stands beside every decision you make.",
+        )
+    elif logged_in:
+        st.text(f"Logged in as {logged_in}")
+        st.button("Log out", key="fv_log_out", on_click=st.logout)
+    else:
+        st.caption("Decisions carry the name you log in with.")
+        st.button("Log in", key="fv_log_in", type="primary", on_click=st.login)
 
 
 def _running() -> None:

@@ -1,4 +1,4 @@
-"""What sessions share: open databases, coverage inputs, and models that load in the background, never at page load."""
+"""What sessions share: open databases, and models that load in the background, never at page load."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from facviz.config import CoverageConfig
-from facviz.coverage import Kind
 from facviz.prompts import use_tasks
 from facviz.store.database import Database
-from facviz.store.gap import Gap, read_gap
+from facviz.store.feature_table import TableScope
+from facviz.store.related import active_together
+from facviz.store.review_queue import Parts, read_parts
+from facviz.store.schema import MODE
 from facviz.store.workspace import TASKS_FOLDER, open_workspace
-from facviz.views.coverage import Lens, Live, Question, make_lens, measure_live
+from facviz.views.comparison import Compared, compare_datasets
+from facviz.views.feature_map import Area, FeatureMap, read_map
+from facviz.views.feature_map import map_figure as feature_map_figure
+from facviz.views.palette import Mode
+from facviz.views.scope import DatasetChoice, Looked
 
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
@@ -49,45 +54,37 @@ def _database(root: str) -> Database:
     return Database(open_workspace(root))
 
 
-def gap(database: Database, sae_id: str, task: str, source: str, config: CoverageConfig) -> Gap:
-    """Inputs of a coverage question, read once per state of the workspace."""
-    return _gap(str(database.workspace.root), database.epoch, sae_id, task, source, config, _database=database)
+def review_parts(database: Database, scope: TableScope) -> Parts:
+    """The machine's half of the review queue, read once per state of the shards: decisions leave it as it is."""
+    return _review_parts(str(database.workspace.root), database.shard_epoch, scope, _database=database)
 
 
 @st.cache_resource(show_spinner=False, max_entries=6)
-def _gap(
-    root: str, epoch: int, sae_id: str, task: str, source: str, config: CoverageConfig, *, _database: Database
-) -> Gap:
+def _review_parts(root: str, epoch: int, scope: TableScope, *, _database: Database) -> Parts:
     del root, epoch  # part of the key only
-    return read_gap(_database, sae_id, task, source, config)
+    return read_parts(_database, scope)
 
 
-def lens(database: Database, question: Question) -> tuple[Gap, Lens]:
-    """A coverage question's inputs, and what of them does not depend on δ."""
-    inputs = gap(database, question.sae_id, question.task, question.source, question.config)
-    return inputs, _lens(str(database.workspace.root), database.epoch, question, _gap=inputs)
+N_TOGETHER = 8
 
 
-def live_coverage(database: Database, question: Question, kind: Kind, threshold: float) -> Live:
-    """Coverage at one δ; turning back to a δ costs nothing."""
-    _, prepared = lens(database, question)
-    return _live(str(database.workspace.root), database.epoch, question, kind, threshold, _lens=prepared)
+def together(database: Database, scope: TableScope, feature_id: int) -> list[dict[str, Any]]:
+    """Features active on the same texts, counted once for each state of the dataset's spans, whatever people decide."""
+    name = f"spans/{scope.sae_id}/{scope.dataset_id}/{MODE}"
+    state = database.workspace.manifest.latest_fingerprint(name)
+    return _together(str(database.workspace.root), state, scope, feature_id, _database=database)
 
 
-@st.cache_resource(show_spinner=False, max_entries=6)
-def _lens(root: str, epoch: int, question: Question, *, _gap: Gap) -> Lens:
-    del root, epoch, question  # part of the key only
-    return make_lens(_gap)
-
-
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _live(root: str, epoch: int, question: Question, kind: Kind, threshold: float, *, _lens: Lens) -> Live:
-    del root, epoch, question  # part of the key only
-    return measure_live(_lens, kind, threshold)
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _together(
+    root: str, state: str | None, scope: TableScope, feature_id: int, *, _database: Database
+) -> list[dict[str, Any]]:
+    del root, state  # part of the key only
+    return active_together(_database, scope.sae_id, scope.dataset_id, feature_id, n=N_TOGETHER)
 
 
 @st.cache_resource(show_spinner=False)
-def _background() -> ThreadPoolExecutor:
+def background() -> ThreadPoolExecutor:
     """One thread loads and runs models, so that two sessions never run one model at the same time."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="facviz-models")
 
@@ -95,7 +92,7 @@ def _background() -> ThreadPoolExecutor:
 @st.cache_resource(show_spinner=False)
 def embedder() -> Future[SentenceTransformerEmbedder]:
     """The sentence embedder, loading since the first call."""
-    return _background().submit(_load_embedder)
+    return background().submit(_load_embedder)
 
 
 def _load_embedder() -> SentenceTransformerEmbedder:
@@ -109,7 +106,7 @@ def _load_embedder() -> SentenceTransformerEmbedder:
 @st.cache_resource(show_spinner=False, max_entries=2)
 def encoder(root: str, sae_id: str) -> Future[SaeEncoder]:
     """The encoder of an SAE of a workspace on its own backbone, loading since the first call."""
-    return _background().submit(_load_encoder, Path(root), sae_id)
+    return background().submit(_load_encoder, Path(root), sae_id)
 
 
 def _load_encoder(root: Path, sae_id: str) -> SaeEncoder:
@@ -124,7 +121,7 @@ def encoded_text(root: str, sae_id: str, text: str) -> Future[Any]:
     from facviz.views.text import encode_text
 
     loaded = encoder(root, sae_id)  # queued before what waits for it: there is one thread
-    return _background().submit(lambda: encode_text(loaded.result(), text))
+    return background().submit(lambda: encode_text(loaded.result(), text))
 
 
 def explanation_vectors(database: Database, sae_id: str) -> Future[Any]:
@@ -137,7 +134,12 @@ def _explanation_vectors(root: str, epoch: int, sae_id: str, *, _database: Datab
     del root, epoch  # part of the key only
     found = _database.named("explanation_texts", sae_id=sae_id)
     ids, texts = found["feature_id"].to_numpy(), found["text"].to_pylist()
-    return _background().submit(_embed_once, ids, texts, embedder(), _known_vectors())
+    return background().submit(_embed_once, ids, texts, embedder(), _known_vectors())
+
+
+def text_vectors(feature_ids: Any, texts: list[str]) -> Future[Any]:
+    """The same of some explanations only, for pictures that need no others."""
+    return background().submit(_embed_once, feature_ids, texts, embedder(), _known_vectors())
 
 
 @st.cache_resource(show_spinner=False)
@@ -154,11 +156,62 @@ def _embed_once(
     return feature_ids, np.stack([known[text] for text in texts]) if texts else np.empty((0, 1), np.float32)
 
 
+def feature_map(database: Database, looked: Looked) -> FeatureMap | None:
+    """Places of all features with what they can be coloured by, read again only after something changed."""
+    return _feature_map(str(database.workspace.root), database.epoch, looked.table, _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _feature_map(root: str, epoch: int, scope: TableScope, *, _database: Database) -> FeatureMap | None:
+    del root, epoch  # part of the key only
+    return read_map(_database, scope)
+
+
+def map_figure(database: Database, looked: Looked, colour: str, mode: Mode, area: Area) -> Any:
+    """The picture of the map; turning back to a colour costs nothing."""
+    found = feature_map(database, looked)
+    root, table = str(database.workspace.root), looked.table
+    return _map_figure(root, database.epoch, table, colour, mode, tuple(area), _found=found)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _map_figure(root: str, epoch: int, scope: TableScope, colour: str, mode: Mode, area: Area, *, _found: Any) -> Any:
+    del root, epoch, scope  # part of the key only
+    return feature_map_figure(_found, colour, mode, area)
+
+
+@st.cache_resource(show_spinner=False)
+def _statistics() -> ThreadPoolExecutor:
+    """One thread for what is counted rather than run through a model, so that neither waits for the other."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="facviz-statistics")
+
+
+def comparison(database: Database, sae_id: str, first: DatasetChoice, second: DatasetChoice) -> Future[Compared]:
+    """What tells two data sets apart, computed in the background; it does not depend on what people decide."""
+    manifest = database.workspace.manifest
+    read = [manifest.latest_fingerprint(f"spans/{sae_id}/{d.dataset_id}/{MODE}") for d in (first, second)]
+    return _comparison(str(database.workspace.root), sae_id, first, second, tuple(read), _database=database)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _comparison(
+    root: str,
+    sae_id: str,
+    first: DatasetChoice,
+    second: DatasetChoice,
+    read: tuple[str | None, ...],
+    *,
+    _database: Database,
+) -> Future[Compared]:
+    del root, read  # part of the key only
+    return _statistics().submit(compare_datasets, _database, sae_id, first, second)
+
+
 @st.cache_resource(show_spinner=False, max_entries=64)
 def embedded_query(text: str) -> Future[Any]:
     """Unit vector of a search text, [1, d]."""
     loaded = embedder()  # queued before what waits for it: there is one thread
-    return _background().submit(lambda: loaded.result().embed([text]))
+    return background().submit(lambda: loaded.result().embed([text]))
 
 
 def text_key(*parts: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from facviz.pipeline.demo import install_demo
 from facviz.views.palette import Mode
 
 _WORKSPACE, _REVIEWER, _BLUR = "fv_workspace", "fv_reviewer", "fv_blur"
+_NAMED = "fv_reviewer_given"
 
 
 def workspace_root() -> Path:
@@ -39,8 +41,45 @@ def mode() -> Mode:
 
 
 def reviewer() -> str:
-    """Whose name decisions carry: as typed in the sidebar, else the login name."""
-    return str(st.session_state.get(_REVIEWER) or login_name())
+    """Whose name decisions carry: as logged in, as typed, as this browser remembers it, else the login name.
+
+    "" where a log-in is configured and nobody logged in: such a decision is refused.
+    """
+    logged_in = logged_in_name()
+    return logged_in if logged_in is not None else given_name() or login_name()
+
+
+def logged_in_name() -> str | None:
+    """Who logged in with `st.login`, "" for nobody yet; None where no log-in is configured."""
+    is_logged_in = st.user.get("is_logged_in")
+    if is_logged_in is None:
+        return None
+    if not is_logged_in:
+        return ""
+    known = (st.user.get(name) for name in ("email", "name", "preferred_username", "sub"))
+    return next((str(name)[:60] for name in known if name), "")
+
+
+def given_name() -> str:
+    """The name that this reader gave, or this browser remembers; "" for none."""
+    typed = str(st.session_state.get(_REVIEWER) or "").strip()
+    return typed if typed != login_name() or st.session_state.get(_NAMED) else ""
+
+
+def must_ask_name() -> bool:
+    """Whether nobody logged in and no name was given yet."""
+    return logged_in_name() is None and not given_name()
+
+
+def set_reviewer(name: str) -> None:
+    """Take a given name, from a callback; an empty one keeps the login name."""
+    st.session_state[_NAMED] = True
+    st.session_state[_REVIEWER] = name.strip()[:60] or login_name()
+
+
+def key_of(text: str) -> str:
+    """A short widget key for any text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def login_name() -> str:

@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from facviz.errors import InputError
-from facviz.records import Floats, Ints
+from facviz.records import Floats
 from facviz.views.format import Real, count, interval_percent, number, percent
 from facviz.views.palette import Mode, Palette, blend, ink_on, palette
 from facviz.views.plot import CONFIG as CONFIG
@@ -30,7 +30,6 @@ from facviz.views.plot import (
     add_vertical,
     label_ends,
     lines,
-    log_counts,
     new_figure,
     outline,
     per_cent_of_power,
@@ -168,34 +167,6 @@ def fac_over_documents(curves: Sequence[Curve], mode: Mode, *, x_title: str = "d
     figure.update_layout(showlegend=not direct)
     figure.update_xaxes(title_text=plain(x_title), tickformat=",")
     return share_axis(figure, "y", "FAC")
-
-
-def activation_histogram(
-    edges: Sequence[float] | Floats,
-    counts: Sequence[int] | Ints,
-    mode: Mode,
-    *,
-    act_threshold: float | None = None,
-    marked: float | None = None,
-    marked_label: str = "this text",
-    counted: str = "documents",
-) -> go.Figure:
-    """Pre-binned activations on a log count axis; bins that end below the threshold are pale, `marked` is one value."""
-    figure, colours = new_figure(mode, 260), palette(mode)
-    pale = blend(colours.covered, 0.4, colours.paper)
-    bins = [(low, high, n) for (low, high), n in zip(pairwise(edges), counts)]
-    hover = [f"activation {number(low)} to {number(high)}<br>{count(n)} {plain(counted)}" for low, high, n in bins]
-    shades = [pale if act_threshold is not None and high <= act_threshold else colours.covered for _, high, _ in bins]
-    add_bins(figure, edges, counts, shades, hover)
-    figure.update_layout(margin_t=48)
-    domain = [*edges, *(x for x in (act_threshold, marked) if x is not None)]
-    if act_threshold is not None:
-        add_vertical(figure, act_threshold, f"δ {number(act_threshold)}", colours.ink, domain)
-    if marked is not None:
-        words = f"{plain(marked_label, 40)} {number(marked)}"
-        add_vertical(figure, marked, words, colours.heat, domain, raised=act_threshold is not None)
-    figure.update_xaxes(title_text="activation of the feature")
-    return log_counts(figure, counts, plain(counted))
 
 
 def training_curves(steps: Sequence[int], series: Mapping[str, Sequence[Real]], mode: Mode) -> go.Figure:

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from facviz.store.events import UNDO, Target, active_events, decide, explanation_of, last_undo
+from facviz.store.events import (
+    UNDO,
+    Target,
+    active_events,
+    decide,
+    event_of,
+    explanation_of,
+    last_undo,
+    look_of,
+    without_looks,
+)
 from facviz.store.queries import Queries
 from facviz.views.format import UNKNOWN, ago, number
 from facviz.views.heat import word_diff_html
@@ -16,13 +26,14 @@ from facviz.views.scope import Looked
 
 Row = Mapping[str, Any]
 
-REJECT_REASONS = ("too broad", "too narrow", "wrong", "token only", "polysemantic", "unsafe", "cannot tell")
+REJECT_REASONS = ("too broad", "too narrow", "wrong", "token only", "polysemantic", "unsafe")
 VERDICTS = ("yes", "probably", "maybe", "no")
 STATUS_WORDS = {
     "unreviewed": "not reviewed",
     "accepted": "accepted",
     "edited": "edited",
     "rejected": "rejected",
+    "unsure": "cannot tell",
     "flagged": "flagged",
     "skipped": "skipped",
 }
@@ -32,6 +43,8 @@ _DID = {
     "accept": "accepted it",
     "edit": "wrote",
     "reject": "rejected it",
+    "unsure": "could not tell",
+    "reopen": "reopened it",
     "flag": "flagged it",
     "skip": "skipped it",
     "verdict": "judged it",
@@ -45,9 +58,12 @@ class Said:
     text: str
     written: str  # what the machine wrote, "" for nothing
     by: str
+    written_by: str
     status: str
     reason: str
+    note: str
     score: str
+    written_score: str
     seen: str
     can_undo: bool
     can_redo: bool
@@ -86,22 +102,36 @@ def read_said(queries: Queries, sae_id: str, feature_id: int) -> Said:
     """The explanation of a feature as it stands now."""
     rows = queries.rows("feature_explanation", sae_id=sae_id, feature_id=feature_id)
     row: Row = rows[0] if rows else {}
-    events = queries.rows("events_of", target=explanation_of(sae_id, feature_id).key)
+    events = without_looks(_events(queries, explanation_of(sae_id, feature_id)))
     holding = active_events(events)
-    score = json.loads(row.get("scores") or "{}").get("embedding_auroc")
-    kind = {"lexical": "by counting words", "llm": "by a language model", "human": "by a person"}
-    how = kind.get(row.get("author_kind") or "", "")
+    machine = next(iter(queries.rows("written_explanation", sae_id=sae_id, feature_id=feature_id)), {})
     return Said(
         text=row.get("text") or "",
         written=row.get("written") or "",
-        by=" · ".join(part for part in (str(row.get("author") or ""), how) if part),
+        by=_by(row),
+        written_by=_by(machine),
         status=row.get("status") or "unreviewed",
         reason=row.get("reason") or "",
-        score=number(score),
+        note=str(holding[-1]["payload"].get("note") or "") if holding else "",
+        score=_score(row),
+        written_score=_score(machine),
         seen=str(holding[-1]["event_id"]) if holding else "",
         can_undo=bool(holding),
         can_redo=last_undo(events) is not None,
     )
+
+
+def _by(row: Row) -> str:
+    how = {"lexical": "by counting words", "llm": "by a language model", "human": "by a person"}
+    return " · ".join(part for part in (str(row.get("author") or ""), how.get(row.get("author_kind") or "")) if part)
+
+
+def _score(row: Row) -> str:
+    return number(json.loads(row.get("scores") or "{}").get("embedding_auroc"))
+
+
+def _events(queries: Queries, target: Target) -> list[dict[str, Any]]:
+    return [event_of(row) for row in queries.rows("events_of", target=target.key)]
 
 
 def read_judged(queries: Queries, looked: Looked, feature_id: int) -> list[Judged]:
@@ -131,8 +161,7 @@ def read_judged(queries: Queries, looked: Looked, feature_id: int) -> list[Judge
 
 def read_history(queries: Queries, target: Target, now: datetime) -> list[Happened]:
     """Every event on an explanation, newest first, with what it changed in the words."""
-    events = queries.rows("events_of", target=target.key)
-    events = [{**e, "payload": _payload(e["payload"])} for e in events]
+    events = _events(queries, target)
     rows = queries.rows("feature_explanation", sae_id=target.sae_id, feature_id=target.feature_id)
     written = str(rows[0]["written"]) if rows else ""
     holding = {e["event_id"] for e in active_events(events)}
@@ -151,11 +180,6 @@ def read_history(queries: Queries, target: Target, now: datetime) -> list[Happen
     return happened[::-1]
 
 
-def _payload(raw: object) -> dict[str, Any]:
-    found = json.loads(raw) if isinstance(raw, str) else raw
-    return dict(found) if isinstance(found, dict) else {}
-
-
 def _text_after(target: Target, events: Sequence[Row], written: str) -> str:
     row = decide(target, events)
     return str(row["text"] or written) if row else written
@@ -163,8 +187,9 @@ def _text_after(target: Target, events: Sequence[Row], written: str) -> str:
 
 def _what(event: Row, events: Sequence[Row]) -> str:
     if event["kind"] != UNDO:
-        reason = event["payload"].get("reason")
-        return _DID.get(event["kind"], str(event["kind"])) + (f": {reason}" if reason else "")
+        more = [str(event["payload"][name]) for name in ("reason", "note") if event["payload"].get(name)]
+        look = " in a second look" if look_of(event) == "second" else " when asked again" if look_of(event) else ""
+        return _DID.get(event["kind"], str(event["kind"])) + look + (f": {' · '.join(more)}" if more else "")
     undone = next((e for e in events if e["event_id"] == event["undoes"]), None)
     if undone is None:
         return "took something back"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +12,13 @@ import numpy as np
 
 from facviz.errors import InputError
 from facviz.records import Split
-from facviz.store.feature_table import TableFilter, feature_page
+from facviz.store.feature_table import feature_row
 from facviz.store.queries import Queries
 from facviz.store.schema import MODE
 from facviz.views.decisions import Judged, Said, read_judged, read_said
 from facviz.views.format import UNKNOWN, count, number, percent, short
 from facviz.views.heat import SpanRow
+from facviz.views.histogram import Histogram
 from facviz.views.scope import Looked
 from facviz.views.text import EncodedText
 
@@ -40,6 +43,20 @@ class Measured:
     of_documents: str
     max_act: str
     p95_act: str
+    share: float | None = None  # of its texts, on which it is active
+
+
+@dataclass(frozen=True, slots=True)
+class OutputToken:
+    """A token of the model's output, and how far from the mean of all tokens the feature moves it."""
+
+    token: str
+    stds: float
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether it is more than what chance puts first in a vocabulary."""
+        return abs(self.stds) > PROMOTED_STDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +75,13 @@ class Sample:
     text: str
     note: str
     candidate_id: str
+    act: float
+
+    @property
+    def row(self) -> SpanRow:
+        """The text without heat: where in it the feature fires is not stored."""
+        words = re.findall(r"\s*\S+", self.text) or [self.text]
+        return SpanRow(words, [math.nan] * len(words), 1.0, None, note=self.note, act=self.act, can_try=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +96,8 @@ class FeatureView:
     judged: Sequence[Judged]
     measured: Sequence[Measured]
     neighbours: Sequence[Linked]
-    output_tokens: Sequence[str]
+    output_tokens: Sequence[OutputToken]  # promoted, strongest first
+    low_tokens: Sequence[OutputToken]  # suppressed, strongest first
     samples: Sequence[Sample]
     feature_max: float  # over all datasets: the scale of the heat
     act_threshold: float | None
@@ -91,15 +116,6 @@ class Spans:
     def texts(self) -> list[str]:
         """The windows as they stand in the texts."""
         return ["".join(row.tokens).strip() for row in (*self.shown, *self.held_out)]
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Texts by their highest activation."""
-
-    edges: Sequence[float]
-    counts: Sequence[int]
-    n_docs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +140,13 @@ def read_feature(queries: Queries, looked: Looked, feature_id: int) -> FeatureVi
         raise InputError(
             f"SAE {looked.sae_id[:6]} has no feature {feature_id}; choose one on the Features page, or another SAE."
         )
-    only = TableFilter(closeness={feature_id: 1.0}, with_dead=True, with_always_on=True)
-    row = next(iter(feature_page(queries, looked.table, only).rows), {})
+    row = feature_row(queries, looked.table, feature_id)
     live = queries.named("live_features", **looked.table.parameters)["feature_id"].to_numpy()
     p95 = {r["name"]: r["p95_act"] for r in stats}
+    delta = looked.act_threshold(p95.get(looked.run["anchor"]) if looked.run else None)
+    written = queries.rows("feature_candidates", sae_id=looked.sae_id, feature_id=feature_id)
+    directions = queries.rows("feature_direction", sae_id=looked.sae_id, feature_id=feature_id)
+    direction: Row = directions[0] if directions else {}
     place = int(np.searchsorted(live, feature_id))
     later = place + int(place < len(live) and live[place] == feature_id)
     return FeatureView(
@@ -137,12 +156,16 @@ def read_feature(queries: Queries, looked: Looked, feature_id: int) -> FeatureVi
         theme=row.get("theme") or "",
         marks=[words for flag, words in (("is_dead", "dead"), ("is_always_on", "always on")) if row.get(flag)],
         judged=read_judged(queries, looked, feature_id),
-        measured=[_measured(r) for r in sorted(stats, key=lambda r: r["name"] != looked.dataset.name)],
-        neighbours=_neighbours(queries, looked.sae_id, feature_id),
-        output_tokens=_output_tokens(queries, looked.sae_id, feature_id),
-        samples=_samples(queries, looked.sae_id, feature_id),
+        measured=[
+            *(_measured(r) for r in sorted(stats, key=lambda r: r["name"] != looked.dataset.name)),
+            *_generated(written, delta),
+        ],
+        neighbours=_neighbours(queries, looked.sae_id, direction),
+        output_tokens=_output_tokens(direction, "top"),
+        low_tokens=_output_tokens(direction, "low"),
+        samples=_samples(written),
         feature_max=max((float(r["max_act"] or 0) for r in stats), default=0.0),
-        act_threshold=looked.act_threshold(p95.get(looked.run["anchor"]) if looked.run else None),
+        act_threshold=delta,
         before=int(live[place - 1]) if place > 0 else None,
         after=int(live[later]) if later < len(live) else None,
     )
@@ -215,17 +238,29 @@ def _measured(row: Row) -> Measured:
         of_documents=f"of {count(row['n_all_docs'])} in this data set",
         max_act=number(row["max_act"]) if row["max_act"] else UNKNOWN,
         p95_act=number(row["p95_act"]),
+        share=row["n_docs"] / row["n_all_docs"] if row["n_all_docs"] else None,
     )
 
 
-def _neighbours(queries: Queries, sae_id: str, feature_id: int) -> list[Linked]:
-    rows = queries.rows("feature_direction", sae_id=sae_id, feature_id=feature_id)
-    if not rows:
-        return []
-    pairs = zip(rows[0]["neighbours"] or (), rows[0]["neighbour_cosines"] or ())
+def _neighbours(queries: Queries, sae_id: str, direction: Row) -> list[Linked]:
+    pairs = zip(direction.get("neighbours") or (), direction.get("neighbour_cosines") or ())
     near = [(f, cosine) for f, cosine in pairs if cosine > 0][:N_NEIGHBOURS]
     words = _words_of(queries, sae_id, [f for f, _ in near])
     return [Linked(f, words.get(f, NOT_EXPLAINED), f"cosine {number(cosine)}") for f, cosine in near]
+
+
+def read_together(queries: Queries, looked: Looked, together: Sequence[Row]) -> list[Linked]:
+    """The features of `store.related.active_together`, to go on to."""
+    words = _words_of(queries, looked.sae_id, [row["feature_id"] for row in together])
+    return [
+        Linked(
+            row["feature_id"],
+            words.get(row["feature_id"], NOT_EXPLAINED),
+            f"Jaccard {number(row['jaccard'])}: {count(row['n_both'])} texts with both, "
+            f"{count(row['n_docs'])} with feature {row['feature_id']}",
+        )
+        for row in together
+    ]
 
 
 def _words_of(queries: Queries, sae_id: str, ids: Sequence[int]) -> dict[int, str]:
@@ -233,23 +268,42 @@ def _words_of(queries: Queries, sae_id: str, ids: Sequence[int]) -> dict[int, st
     return {r["feature_id"]: short(r["text"], 90) for r in rows if r["text"]}
 
 
-def _output_tokens(queries: Queries, sae_id: str, feature_id: int) -> list[str]:
-    rows = queries.rows("feature_direction", sae_id=sae_id, feature_id=feature_id)
-    if not rows or not rows[0]["top_tokens"]:
+def _output_tokens(direction: Row, end: str) -> list[OutputToken]:
+    """The tokens at one end, none where they were not computed or the direction moves no token."""
+    std = direction.get("logit_std") or 0.0
+    if not std > 0:
         return []
-    bar = (rows[0]["logit_mean"] or 0.0) + PROMOTED_STDS * (rows[0]["logit_std"] or 0.0)
-    return [t for t, logit in zip(rows[0]["top_tokens"], rows[0]["top_logits"]) if logit > bar]
+    pairs = zip(direction.get(f"{end}_tokens") or (), direction.get(f"{end}_logits") or ())
+    return [OutputToken(token, (logit - (direction["logit_mean"] or 0.0)) / std) for token, logit in pairs]
 
 
-def _samples(queries: Queries, sae_id: str, feature_id: int) -> list[Sample]:
-    rows = queries.rows("feature_candidates", sae_id=sae_id, feature_id=feature_id)
+def _samples(rows: Sequence[Row]) -> list[Sample]:
     found = []
     for row in rows:
         if row["accepted"]:
             review = "" if row["review"] == "unreviewed" else f" · {row['review']} by {row['reviewer']}"
-            note = f"activation {number(row['act'])}, δ {number(row['act_threshold'])}{review}"
-            found.append(Sample(row["text"], note, row["candidate_id"]))
+            note = f"verified above δ {number(row['act_threshold'])}{review}"
+            found.append(Sample(row["text"], note, row["candidate_id"], float(row["act"])))
     return found
+
+
+def _generated(rows: Sequence[Row], act_threshold: float | None) -> list[Measured]:
+    """The texts that were written for the feature, as one more dataset; none where none were."""
+    if not rows:
+        return []
+    is_active = [(row["act"] or 0.0) > (act_threshold or row["act_threshold"] or 0.0) for row in rows]
+    return [
+        Measured(
+            dataset="generated",
+            role="generated",
+            density=UNKNOWN,
+            documents=count(sum(is_active)),
+            of_documents=f"above δ, of {count(len(rows))} written for this feature",
+            max_act=number(max(float(row["act"] or 0.0) for row in rows)),
+            p95_act=UNKNOWN,
+            share=sum(is_active) / len(rows),
+        )
+    ]
 
 
 def _span(row: Row, feature_max: float) -> SpanRow:

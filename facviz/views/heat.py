@@ -37,12 +37,22 @@ border:1px solid {hairline};border-radius:8px;padding:4px 8px;color:{ink}}}
 .fv-value,.fv-note,.fv-quiet{{color:{muted};font-weight:400}}
 .fv-value,.fv-note{{font-size:12px}}
 .fv-body{{flex:1;min-width:0}}
+.fv-group{{display:flex;gap:12px;align-items:center;margin-top:20px;padding-bottom:4px;font-size:.85rem;
+border-bottom:1px solid {hairline};color:{muted};font-variant-numeric:tabular-nums}}
+.fv-group b{{flex:none;color:{ink};font-weight:600}}
+.fv-bar{{flex:none;width:96px;height:6px;border-radius:3px;background:{hairline};overflow:hidden}}
+.fv-bar>div{{height:6px;background:{covered}}}
+.fv-try{{flex:none;cursor:pointer;font-size:12px;padding:2px 8px;border-radius:8px;color:{muted};
+border:1px solid {hairline}}}
+.fv-try:hover,.fv-try:focus-visible{{color:{ink};border-color:{muted}}}
 .fv-span{{font:14px/1.75 {mono};white-space:pre-wrap;overflow-wrap:anywhere;color:{ink};padding:2px}}
 .fv-on,.fv-peak{{border-radius:2px;padding:1px 0}}
 .fv-part{{padding:1px 3px}}
 .fv-peak{{font-weight:700;outline:1.5px solid {ink}}}
+.fv-ring{{border-radius:2px;outline:1.5px dashed {muted}}}
+.fv-on:focus-visible,.fv-peak:focus-visible{{outline:2.5px solid {ink};outline-offset:1px}}
 .fv-warn .fv-row>div{{filter:blur(7px);transition:filter .15s}}
-.fv-warn .fv-row:hover>div,.fv-warn .fv-row:focus>div{{filter:none}}
+.fv-warn .fv-row:focus-within>div,.fv-warn .fv-row:hover>div,.fv-warn .fv-row:focus>div{{filter:none}}
 """
 _MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 
@@ -52,6 +62,8 @@ class SpanRow:
     """One span to draw; `peak` is an index into `tokens` (None: nowhere), `feature_max` the feature's own maximum.
 
     `before` and `after` are the document's text around the window, shown in the context `full`; `note` stands below.
+    Without a peak, `act` is what the pill says and `ring` a token to outline: where something else fires. With
+    `can_try` the row offers its text to the test box.
     """
 
     tokens: Sequence[str]
@@ -61,6 +73,14 @@ class SpanRow:
     before: str = ""
     after: str = ""
     note: str = ""
+    act: float | None = None
+    ring: int | None = None
+    can_try: bool = False
+
+    @property
+    def text(self) -> str:
+        """The window as it stands in the text."""
+        return "".join(self.tokens).strip()
 
 
 def heat_opacity(act: float, feature_max: float) -> float:
@@ -93,15 +113,21 @@ def span_html(
     context: Context = "window",
     before: str = "",
     after: str = "",
+    ring: int | None = None,
 ) -> str:
     """One span as a `<div>`; `near` shows ±5 tokens of the peak, `full` adds the text around. Needs `heat_style` once.
+
+    A token that fires carries its value in `data-act`, for whoever marks it on a histogram, and takes the focus.
 
     Raises:
         InputError: tokens and activations differ in number, or the peak lies outside.
     """
     _check(tokens, acts, peak)
-    start, end = _window(len(tokens), peak, context)
-    cells = [_cell(tokens[i], acts[i], feature_max, i == peak, mode) for i in range(start, end)]
+    start, end = _window(len(tokens), ring if peak is None else peak, context)
+    cells = [
+        _ringed(tokens[i], acts[i]) if i == ring else _cell(tokens[i], acts[i], feature_max, i == peak, mode)
+        for i in range(start, end)
+    ]
     left, right = _ELLIPSIS * (start > 0), _ELLIPSIS * (end < len(tokens))
     inner = left + "".join(cells) + right
     if context == "full":
@@ -118,6 +144,11 @@ def pill(peak_token: str, act: float) -> str:
     return f'<div class="fv-pill" dir="auto" title="{title}">{escape(token)}{value}</div>'
 
 
+def value_pill(act: float) -> str:
+    """The pill of a text whose peak token is not known, or that has none."""
+    return f'<div class="fv-pill" title="{escape(f"activation {number(act)}")}">{number(act)}</div>'
+
+
 def spans_html(rows: Iterable[SpanRow], *, mode: Mode, context: Context = "window", warn: bool = False) -> str:
     """Rows of pill and span as one block with its style; `warn` blurs each row until it is hovered or focused."""
     body = "".join(_row(row, mode, context, warn) for row in rows)
@@ -127,7 +158,9 @@ def spans_html(rows: Iterable[SpanRow], *, mode: Mode, context: Context = "windo
 def heat_style(mode: Mode) -> str:
     """The `<style>` that span, pill and row need, once a page or block."""
     colours = palette(mode)
-    css = _CSS.format(ink=colours.ink, muted=colours.muted, hairline=colours.hairline, mono=_MONO)
+    css = _CSS.format(
+        ink=colours.ink, muted=colours.muted, hairline=colours.hairline, covered=colours.covered, mono=_MONO
+    )
     return f"<style>{css}</style>"
 
 
@@ -169,7 +202,15 @@ def _cell(token: str, act: float, feature_max: float, is_peak: bool, mode: Mode)
     background, ink = cell_colours(opacity, mode)
     part = "" if token else " fv-part"
     style = f"background:{background};color:{ink}"
-    return f'{blanks}<span class="{name}{part}" style="{style}" title="{title}">{shown}</span>'
+    value = f' data-act="{act:.6g}" tabindex="{0 if is_peak else -1}"' if opacity else ""
+    return f'{blanks}<span class="{name}{part}" style="{style}" title="{title}"{value}>{shown}</span>'
+
+
+def _ringed(token: str, act: float) -> str:
+    shown = visible_token(token)
+    word = shown.lstrip(" ")
+    title = escape(f"{_name(token)} · {number(act)}")
+    return f'{" " * (len(shown) - len(word))}<span class="fv-ring" title="{title}">{escape(word)}</span>'
 
 
 def _name(token: str) -> str:
@@ -201,11 +242,21 @@ def _row(row: SpanRow, mode: Mode, context: Context, warn: bool) -> str:
         context=context,
         before=row.before,
         after=row.after,
+        ring=row.ring,
     )
-    left = "" if row.peak is None else pill(row.tokens[row.peak], row.acts[row.peak])
+    left = "" if row.act is None else value_pill(row.act)
+    left = left if row.peak is None else pill(row.tokens[row.peak], row.acts[row.peak])
     note = f'<div class="fv-note" dir="auto">{escape(visible(row.note))}</div>' if row.note else ""
     focus = ' tabindex="0"' if warn else ""
-    return f'<div class="fv-row"{focus}>{left}<div class="fv-body">{span}{note}</div></div>'
+    right = _try_button(row.text) if row.can_try else ""
+    return f'<div class="fv-row"{focus}>{left}<div class="fv-body">{span}{note}</div>{right}</div>'
+
+
+def _try_button(text: str) -> str:
+    """Carries the text as an attribute; what listens to the click hands it to the test box."""
+    what = escape(text[:MAX_AROUND_CHARS])
+    title = "Put this text into the test box"
+    return f'<span class="fv-try" role="button" tabindex="0" title="{title}" data-try="{what}">Try</span>'
 
 
 def _words(text: str) -> list[str]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from facviz.store.gap import Gap
+from facviz.store.gap import TaskFeatures
 from facviz.store.queries import Queries
-from facviz.views.coverage import Live, Question
+from facviz.views.coverage import Question
 from facviz.views.format import count, interval_percent, number, percent, short
 from facviz.views.heat import SpanRow
+from facviz.views.live import Live, Sure
 
 PAGE_SIZE = 8
 NOT_EXPLAINED = "Not explained yet"
@@ -42,20 +43,21 @@ class Headline:
     sentence: str
 
 
-def headline(question: Question, live: Live, gap: Gap) -> Headline:
-    """FAC, its interval, and one sentence as escaped HTML."""
-    interval = interval_percent(live.fac, live.low, live.high).removeprefix(percent(live.fac)).strip(" ()")
-    seed, anchor = (f"<b>{escape(short(name, 60))}</b>" for name in (question.seed, question.anchor))
+def headline(question: Question, live: Live, sure: Sure | None, task: TaskFeatures) -> Headline:
+    """FAC, its interval (empty until it is measured), and one sentence as escaped HTML."""
+    bounds = sure.fac if sure else (None, None)
+    interval = interval_percent(live.fac, *bounds).removeprefix(percent(live.fac)).strip(" ()")
+    seed, anchor = (f"<b>{escape(short(' + '.join(names), 60))}</b>" for names in (question.seeds, question.anchors))
     part = f"{seed} shows the model {count(live.n_covered)} of the {count(live.n_anchor)} features"
     part += f" that this task needs and {anchor} has."
     if not live.n_missing:
         return Headline(percent(live.fac), interval, f"{part} None is missing.")
     gap_words = f'<b class="fv-missing">{count(live.n_missing)} never fire</b>'
-    return Headline(percent(live.fac), interval, f"{part} {gap_words}{_mostly(gap, live)}.")
+    return Headline(percent(live.fac), interval, f"{part} {gap_words}{_mostly(task, live)}.")
 
 
-def _mostly(gap: Gap, live: Live) -> str:
-    themes = Counter(gap.theme[f] for f in live.missing.tolist() if gap.theme.get(f))
+def _mostly(task: TaskFeatures, live: Live) -> str:
+    themes = Counter(task.theme[f] for f in live.missing.tolist() if task.theme.get(f))
     top = [f"{escape(short(theme, 40))} ({count(n)})" for theme, n in themes.most_common(3)]
     if not top:
         return ""
@@ -63,21 +65,21 @@ def _mostly(gap: Gap, live: Live) -> str:
     return f", {'all' if len(themes) <= len(top) else 'most of all'} about {listed}"
 
 
-def ordered_missing(live: Live, gap: Gap, *, theme: str = "", by: str = "relevance") -> list[int]:
+def ordered_missing(live: Live, task: TaskFeatures, *, theme: str = "", by: str = "relevance") -> list[int]:
     """Missing features of one theme ("" all), most relevant first or in most anchor documents first."""
-    ids = [f for f in live.missing.tolist() if not theme or (gap.theme.get(f) or NO_THEME) == theme]
-    weight: Mapping[int, float] = live.n_docs_of if by == "documents" else gap.relevance_score
+    ids = [f for f in live.missing.tolist() if not theme or (task.theme.get(f) or NO_THEME) == theme]
+    weight: Mapping[int, float] = live.n_docs_of if by == "documents" else task.relevance_score
     return sorted(ids, key=lambda f: (-weight.get(f, 0.0), f))
 
 
-def themes_of(live: Live, gap: Gap) -> list[str]:
+def themes_of(live: Live, task: TaskFeatures) -> list[str]:
     """Themes among the missing features, the largest gap first; none when nothing has a theme."""
-    themes = Counter(gap.theme.get(f) or NO_THEME for f in live.missing.tolist())
+    themes = Counter(task.theme.get(f) or NO_THEME for f in live.missing.tolist())
     return [] if set(themes) <= {NO_THEME} else [theme for theme, _ in themes.most_common()]
 
 
 def missing_rows(
-    queries: Queries, question: Question, live: Live, gap: Gap, ids: Sequence[int], states: Mapping[int, str]
+    queries: Queries, question: Question, live: Live, task: TaskFeatures, ids: Sequence[int], states: Mapping[int, str]
 ) -> list[MissingFeature]:
     """These features, in this order, with explanation and strongest anchor span."""
     words = explanations(queries, question.sae_id, ids)
@@ -88,9 +90,9 @@ def missing_rows(
         MissingFeature(
             feature_id=f,
             explanation=words[f],
-            theme=gap.theme.get(f, ""),
+            theme=task.theme.get(f, ""),
             n_docs=count(live.n_docs_of[f]),
-            score=number(gap.relevance_score.get(f)),
+            score=number(task.relevance_score.get(f)),
             state=states.get(f, "missing"),
             span=by_feature.get(f),
         )

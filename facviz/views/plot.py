@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from facviz.records import Floats, Ints
-from facviz.views.format import count, interval_percent, number, percent, short
+from facviz.views.format import interval_percent, number, percent, short
 from facviz.views.palette import Mode, Palette, palette
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -149,16 +149,6 @@ def add_bins(
 def outline(figure: go.Figure, colours: Palette) -> None:
     """Draws the last trace's bars as outlines: shown, not counted."""
     figure.data[-1].marker = {"color": CLEAR, "line": {"color": colours.muted, "width": 1.5}}
-
-
-def log_counts(figure: go.Figure, counts: Sequence[int] | Ints, title: str) -> go.Figure:
-    """A logarithmic count axis that says so."""
-    decades = len(str(int(max(counts, default=1))))
-    ticks = [10**power for power in range(decades + 1)]
-    top = float(np.log10(max([*counts, 1]))) + 0.15
-    figure.update_yaxes(type="log", title_text=f"{title} (log scale)", range=[-0.2, max(top, 1.0)])
-    figure.update_yaxes(tickvals=ticks, ticktext=[count(tick) for tick in ticks])
-    return figure
 
 
 def per_cent_of_power(exponent: float) -> str:

@@ -11,6 +11,7 @@ from facviz.pipeline.demo import install_demo
 from facviz.store.database import Database
 from facviz.store.events import explanation_of
 from facviz.store.manifest import Scope
+from facviz.store.saved_views import save_view
 from facviz.store.schema import MODE, rows_to_arrow
 from facviz.store.workspace import open_workspace
 from facviz.testing.browser import Server, find_chromium, open_browser
@@ -50,6 +51,27 @@ def browser_page():
 def demo_root(tmp_path):
     """The demo as it ships, in a folder of the test."""
     return install_demo(tmp_path / "demo")
+
+
+def place_on_a_map(workspace, sae_id: str, name: str = HOSTILE) -> None:
+    """Every planted feature at a place that is its number, ten to a cluster, the clusters named `name`."""
+    places = [{"feature_id": i, "umap_x": i / 3 - 4, "umap_y": i % 5 - 2, "cluster": i // 10} for i in range(26)]
+    clusters = [{"cluster": i, "name": name, "n_features": 10} for i in range(3)]
+    for stage, table, rows in (("map", "feature_map", places), ("map-names", "feature_cluster", clusters)):
+        scope = Scope(stage, sae_id, "d" * 16)
+        whole = [row | {"sae_id": sae_id} for row in rows]
+        workspace.manifest.write_shard(scope, table, "0", rows_to_arrow(table, whole))
+        workspace.manifest.mark_done(scope, {})
+
+
+@pytest.fixture
+def mapped_root(loop_copy):
+    """A finished planted loop with a map."""
+    workspace = open_workspace(loop_copy / "workspace")
+    with workspace.reader() as reader:
+        [sae] = reader.rows("saes")
+    place_on_a_map(workspace, sae["sae_id"], "words")
+    return workspace.root
 
 
 @pytest.fixture
@@ -92,8 +114,10 @@ def hostile_root(loop_copy):
     scored = Scope("score", "hostile", "d" * 16)
     manifest.write_shard(scored, "explanation_score", "0", rows_to_arrow("explanation_score", [score]))
     manifest.mark_done(scored, {})
+    place_on_a_map(workspace, sae["sae_id"])
     with Database(workspace) as database:
         database.sync()
+        save_view(database, HOSTILE, "features", HOSTILE[:60], {"search": HOSTILE})
         for feature_id in range(25):
             database.record(HOSTILE, explanation_of(sae["sae_id"], feature_id), "edit", {"text": HOSTILE})
     return workspace.root

@@ -11,6 +11,8 @@ READABLE = {
     "overview": "",
     "data": "",
     "features": "",
+    "features?view=map": "",
+    "features?view=compare": "",
     "feature?feature=12": MARK,
     "review?show=edited": MARK,
     "coverage": MARK,
@@ -37,5 +39,9 @@ def test_a_hostile_address_is_harmless_too(serve, browser_page, hostile_root):
     server = serve(hostile_root)
     for name in ("feature", "dataset", "threshold", "sae", "text", "q"):
         browser_page.goto(f"{server.url}/feature?{name}={HOSTILE}")
+        settle(browser_page)
+        assert browser_page.evaluate("window.hacked") is None
+    for view in ("text&text", "map&area", "map&colour", "compare&first", "table&search"):
+        browser_page.goto(f"{server.url}/features?view={view}={HOSTILE}")
         settle(browser_page)
         assert browser_page.evaluate("window.hacked") is None

@@ -60,7 +60,7 @@ def test_json_is_the_only_line_on_stdout_and_progress_goes_to_stderr(facviz, bar
     assert json.loads(output)["n_explained"] == D_SAE - 1
 
 
-@pytest.mark.parametrize(("min_fac", "code"), [(0.29, 0), (0.3, 1)])
+@pytest.mark.parametrize(("min_fac", "code"), [(0.29, 0), (0.3, 1), (0.29411, 0), (0.29412, 1)])
 def test_min_fac_decides_the_exit_code_and_the_answer_is_printed_all_the_same(facviz, workspace, min_fac, code):
     asked = [*COVERAGE, "--threshold", 0.5, "--min-fac", min_fac, "--workspace", workspace, "--json", "--quiet"]
     ended, output, errors = facviz(*asked)

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from facviz.errors import SaeError
 from facviz.sae import directions
-from facviz.sae.directions import nearest_features, top_output_tokens
+from facviz.sae.directions import nearest_features, output_tokens
 
 
 @pytest.fixture(params=[True, False], ids=["chunked", "whole"])
@@ -20,21 +20,23 @@ def randn(*shape, seed=0):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_top_output_tokens_equal_sorting_every_logit(any_chunk, weighted):
+def test_output_tokens_at_both_ends_equal_sorting_every_logit(any_chunk, weighted):
     W_dec, unembedding = randn(9, 5), randn(30, 5, seed=1)
     gain = randn(5, seed=2) if weighted else None
-    ids, logits = top_output_tokens(W_dec, unembedding, 4, final_norm_weight=gain)
+    found = output_tokens(W_dec, unembedding, 4, final_norm_weight=gain)
     for feature in range(9):
         row = W_dec[feature] * (1 if gain is None else gain)
         everything = [float(row @ unembedding[token]) for token in range(30)]
-        best = sorted(range(30), key=lambda token: -everything[token])[:4]
-        assert ids[feature].tolist() == best
-        assert_close(logits[feature], torch.tensor([everything[t] for t in best]))
+        order = sorted(range(30), key=lambda token: -everything[token])
+        assert found.top_ids[feature].tolist() == order[:4]
+        assert_close(found.top_logits[feature], torch.tensor([everything[t] for t in order[:4]]))
+        assert found.low_ids[feature].tolist() == order[::-1][:4]
+        assert_close(found.low_logits[feature], torch.tensor([everything[t] for t in order[::-1][:4]]))
 
 
 def test_half_precision_unembeddings_are_read():
-    ids, _ = top_output_tokens(torch.eye(3), torch.eye(3, dtype=torch.bfloat16), 1)
-    assert ids.flatten().tolist() == [0, 1, 2]
+    found = output_tokens(torch.eye(3), torch.eye(3, dtype=torch.bfloat16), 1)
+    assert found.top_ids.flatten().tolist() == [0, 1, 2]
 
 
 def test_nearest_features_equal_sorting_every_cosine(any_chunk):
@@ -52,4 +54,4 @@ def test_more_neighbours_than_there_are_is_refused():
     with pytest.raises(SaeError, match="k fit"):
         nearest_features(randn(4, 3), 4)
     with pytest.raises(SaeError, match="widths must agree"):
-        top_output_tokens(randn(4, 3), randn(4, 2), 1)
+        output_tokens(randn(4, 3), randn(4, 2), 1)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from facviz.errors import InputError
 from facviz.store.events import (
     LOG_FILE,
+    MAX_LIST_NAME,
     MAX_TEXT,
     UNDO,
     Target,
@@ -18,6 +19,8 @@ from facviz.store.events import (
     decide,
     decisions,
     explanation_of,
+    list_of,
+    listed_of,
     new_event,
     read_events,
     relevance_of,
@@ -35,14 +38,27 @@ def undo(event):
 
 
 @pytest.mark.parametrize(
-    "target", [TARGET, relevance_of("abc", 0, "my/own task"), candidate_of("c1")], ids=["explanation", "task", "sample"]
+    "target",
+    [TARGET, relevance_of("abc", 0, "my/own task"), candidate_of("c1"), list_of("l1"), listed_of("abc", 3, "l1")],
+    ids=["explanation", "task", "sample", "list", "listed"],
 )
 def test_a_target_is_found_again_from_its_logged_name(target):
     assert Target.parse(target.key) == target
 
 
 @pytest.mark.parametrize(
-    "key", ["", "explanation", "explanation/abc", "explanation/abc/x", "relevance/abc/1", "x/abc/1"]
+    "key",
+    [
+        "",
+        "list",
+        "list/",
+        "listed/abc/1",
+        "explanation",
+        "explanation/abc",
+        "explanation/abc/x",
+        "relevance/abc/1",
+        "x/abc/1",
+    ],
 )
 def test_an_unknown_name_is_no_target(key):
     assert Target.parse(key) is None
@@ -106,3 +122,40 @@ def test_targets_do_not_mix_and_foreign_entries_are_passed_over():
     other = new_event("ann", candidate_of("c1"), "approve")
     rows = decisions([edit("one"), other, {"event_id": "x", "target": None}, {"event_id": "y", "payload": {}}])
     assert [(r["kind"], r["status"]) for r in rows] == [("explanation", "edited"), ("candidate", "approved")]
+
+
+def test_a_list_has_the_name_it_was_given_last_until_it_is_deleted():
+    target = list_of("l1")
+    log = [
+        new_event("ann", target, "create", {"text": " my \n list "}),
+        new_event("bob", target, "rename", {"text": "new"}),
+    ]
+    assert (decide(target, log)["text"], decide(target, log)["status"]) == ("new", "kept")
+    log.append(new_event("ann", target, "delete"))
+    assert decide(target, log)["status"] == "deleted"
+    log.append(new_event("ann", target, UNDO, undoes=log[-1]["event_id"]))
+    assert (decide(target, log)["text"], decide(target, log)["status"]) == ("new", "kept")
+    assert decide(target, log[:1])["text"] == "my list"
+
+
+def test_a_note_stays_with_its_place_on_a_list():
+    target = listed_of("abc", 3, "l1")
+    log = [new_event("ann", target, "add", {"text": "first"}), new_event("ann", target, "note", {"text": ""})]
+    row = decide(target, log)
+    assert (row["status"], row["text"], row["list_id"], row["feature_id"]) == ("listed", "", "l1", 3)
+    assert decide(target, log[:1])["text"] == "first"
+    log.append(new_event("ann", target, "remove"))
+    assert decide(target, log)["status"] == "removed"
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "text", "sentence"),
+    [
+        (list_of("l1"), "create", "  ", "has no name yet"),
+        (list_of("l1"), "rename", "x" * (MAX_LIST_NAME + 1), "keep it below 60"),
+        (listed_of("abc", 1, "l1"), "note", "x" * (MAX_TEXT + 1), "The note has 2,001 characters"),
+    ],
+)
+def test_a_name_or_a_note_that_does_not_fit_is_refused_in_one_sentence(target, kind, text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        new_event("ann", target, kind, {"text": text})

@@ -12,13 +12,14 @@ from facviz.store.database import Database
 from facviz.store.events import explanation_of, relevance_of
 from facviz.store.feature_table import (
     PAGE_ROWS,
-    QUEUES,
     SORTS,
     TableFilter,
     TableScope,
     feature_page,
+    feature_row,
     feature_totals,
-    review_queue,
+    mapped,
+    passing,
 )
 from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow, to_arrow
@@ -232,40 +233,10 @@ def test_a_word_finds_the_features_whose_spans_peak_on_it(loop_copy):
         assert row["match"] == len(spans) > 0
 
 
-def test_the_queue_puts_missing_features_first_and_deciding_moves_nothing(made_up):
-    made, database = made_up
-    queue = review_queue(database, SCOPE, "gap")
-    assert len(queue.feature_ids) == (~made.dead).sum()
-    states = [made.state(int(i)) for i in queue.feature_ids]
-    n_missing = states.count("missing")
-    assert set(states[:n_missing]) == {"missing"}
-    documents = [int(i) % 7 for i in queue.feature_ids[:n_missing]]
-    assert documents == sorted(documents, reverse=True)
-    for feature in (int(queue.feature_ids[0]), int(queue.feature_ids[-1])):
-        database.record("ann", relevance_of("sae", feature, "toxicity"), "verdict", {"verdict": "no"})
-        database.record("ann", explanation_of("sae", feature), "reject", {"reason": "wrong"})
-    after = review_queue(database, SCOPE, "gap")
-    assert after.feature_ids.tolist() == queue.feature_ids.tolist()
-    assert after.status[[0, -1]].tolist() == ["rejected", "rejected"]
-
-
-def test_the_other_orders_follow_score_and_density(made_up):
-    made, database = made_up
-    by_score = review_queue(database, SCOPE, "score").feature_ids
-    scores = made.score[by_score]
-    n_known = (~np.isnan(scores)).sum()
-    assert (np.diff(scores[:n_known]) >= 0).all()
-    assert np.isnan(scores[n_known:]).all()
-    densities = made.density[review_queue(database, SCOPE, "density").feature_ids]
-    assert (np.diff(densities) <= 0).all()
-
-
-def test_an_unknown_sort_or_order_is_refused(made_up):
+def test_an_unknown_sort_is_refused(made_up):
     _, database = made_up
     with pytest.raises(InputError, match="choose one of feature, explanation"):
         feature_page(database, SCOPE, TableFilter(), sort="density; DROP TABLE span")
-    with pytest.raises(InputError, match=f"choose one of {', '.join(QUEUES)}"):
-        review_queue(database, SCOPE, "fastest")
 
 
 def test_without_a_coverage_run_or_explanations_the_table_still_stands(workspace):
@@ -277,3 +248,86 @@ def test_without_a_coverage_run_or_explanations_the_table_still_stands(workspace
         assert {(row["state"], row["verdict"]) for row in page.rows} == {("", None)}
         assert feature_page(reader, TableScope("nobody", "x"), TableFilter()).n_rows == 0
         assert feature_totals(reader, TableScope("nobody", "x"))["n_features"] == 0
+
+
+def test_one_row_is_that_of_the_whole_table(made_up):
+    _, database = made_up
+    everything = TableFilter(with_dead=True, with_always_on=True)
+    rows = feature_page(database, SCOPE, everything, limit=300).rows
+    for row in rows[::37]:
+        found = feature_row(database, SCOPE, row["feature_id"])
+        assert {name: value for name, value in row.items() if name != "match"} == found
+    assert feature_row(database, SCOPE, 10**6) == {}
+
+
+def test_ranges_of_score_and_activation_hold_and_leave_out_what_has_none(made_up):
+    made, database = made_up
+    chosen = TableFilter(
+        min_score=0.3, max_score=0.8, min_max_act=2.0, max_max_act=9.0, with_dead=True, with_always_on=True
+    )
+    found = ids(feature_page(database, SCOPE, chosen, limit=made.n))
+    kept = [i for i in range(made.n) if 0.3 <= made.score[i] <= 0.8 and 2 <= made.max_act[i] <= 9]
+    assert found == kept
+    assert kept
+
+
+def test_only_dead_and_only_always_on_need_no_other_switch(made_up):
+    made, database = made_up
+    dead = ids(feature_page(database, SCOPE, TableFilter(only_dead=True, with_always_on=True), limit=made.n))
+    assert dead == np.flatnonzero(made.dead).tolist()
+    on = ids(feature_page(database, SCOPE, TableFilter(only_always_on=True, with_dead=True), limit=made.n))
+    assert on == np.flatnonzero(made.always_on).tolist()
+    both = ids(feature_page(database, SCOPE, TableFilter(only_always_on=True, only_dead=True), limit=made.n))
+    assert both == np.flatnonzero(made.always_on | made.dead).tolist()
+
+
+def test_relevance_to_any_task_takes_a_persons_word_first(made_up):
+    made, database = made_up
+    live = [i for i in range(made.n) if not made.dead[i] and not made.always_on[i]]
+    relevant = [i for i in live if made.relevant[i]]
+    other = next(i for i in live if not made.relevant[i])
+    database.record("ann", relevance_of("sae", relevant[0], "toxicity"), "verdict", {"verdict": "no"})
+    database.record("ann", relevance_of("sae", other, "a task, own"), "verdict", {"verdict": "maybe"})
+    one = ids(feature_page(database, SCOPE, TableFilter(tasks=["toxicity"]), limit=made.n))
+    assert one == relevant[1:]
+    any_of = ids(feature_page(database, SCOPE, TableFilter(tasks=["toxicity", "a task, own"]), limit=made.n))
+    assert any_of == sorted([*relevant[1:], other])
+
+
+def test_what_stands_aside_sorts_with_its_feature_and_is_unknown_without_a_ranking(made_up):
+    _, database = made_up
+    near = {9: 0.5, 4: 0.6, 7: 0.7}
+    aside = {"q": np.array([0.03, 0.01, 0.02]), "share_a": np.array([0.1, 0.2, 0.3])}
+    everything = {"with_dead": True, "with_always_on": True}
+    page = feature_page(database, SCOPE, TableFilter(closeness=near, aside=aside, **everything), sort="q")
+    assert [(r["feature_id"], r["q"], r["share_a"], r["share_b"]) for r in page.rows] == [
+        (4, 0.01, 0.2, None),
+        (7, 0.02, 0.3, None),
+        (9, 0.03, 0.1, None),
+    ]
+    assert feature_page(database, SCOPE, TableFilter(aside=aside)).rows[0]["q"] is None
+
+
+def test_all_that_pass_are_listed_with_what_was_decided(made_up):
+    made, database = made_up
+    database.record("ann", explanation_of("sae", 5), "accept")
+    rows = passing(database, SCOPE, TableFilter(with_dead=True, with_always_on=True)).to_pylist()
+    assert [r["feature_id"] for r in rows] == list(range(made.n))
+    assert (rows[5]["status"], rows[6]["status"], rows[6]["is_explained"]) == ("accepted", "unreviewed", True)
+
+
+def test_places_come_with_their_colours_and_clusters_narrow_the_table(made_up, workspace):
+    made, database = made_up
+    assert mapped(database, SCOPE).num_rows == 0
+    rows = [{"sae_id": "sae", "feature_id": i, "umap_x": i / 2, "umap_y": 0.0, "cluster": i % 3 - 1} for i in range(30)]
+    scope = Scope("map", "sae", "a" * 16)
+    workspace.manifest.write_shard(scope, "feature_map", "0", rows_to_arrow("feature_map", rows))
+    workspace.manifest.mark_done(scope, {})
+    database.sync()
+    found = mapped(database, SCOPE).to_pylist()
+    assert [r["feature_id"] for r in found] == list(range(30))
+    assert found[4]["umap_x"] == 2.0
+    assert found[4]["max_act"] == pytest.approx(made.max_act[4])
+    assert {r["state"] for r in found} == {made.state(i) for i in range(30)}
+    chosen = TableFilter(clusters=[1], with_dead=True, with_always_on=True)
+    assert ids(feature_page(database, SCOPE, chosen)) == [i for i in range(30) if i % 3 == 2]

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from facviz.errors import InputError, WorkspaceError
-from facviz.store.events import append_event, explanation_of, new_event
+from facviz.store.events import append_event, explanation_of, list_of, listed_of, new_event, queue_of
 from facviz.store.manifest import Scope
 from facviz.store.queries import NAMED_QUERIES
 from facviz.store.schema import TABLES, rows_to_arrow, to_arrow
@@ -25,6 +25,7 @@ PARAMETERS = {
     "task": "id",
     "feature_id": 1,
     "target": "explanation/id/1",
+    "among": ["explanation/id/1"],
     "kind": "explanation",
     "n": 5,
     "offset": 0,
@@ -39,12 +40,23 @@ PARAMETERS = {
     "reason": None,
     "author": None,
     "wrote_by": "author_kind 'é' 0",
+    "list_id": "id",
+    "doc_nos": [0, 1],
+    "prefix": "explanation/",
+    "batch": "b",
 }
 
 
 def test_every_named_query_answers_on_empty_and_on_full_tables(full_workspace, tmp_path):
     empty = Workspace.create(tmp_path / "empty")
-    append_event(full_workspace.root / "events", new_event("ann", explanation_of("id", 1), "edit", {"text": "a word"}))
+    for target, kind in (
+        (explanation_of("id", 1), "edit"),
+        (list_of("id"), "create"),
+        (listed_of("id", 1, "id"), "add"),
+    ):
+        event = new_event("ann", target, kind, {"text": "a word", "batch": "b"})
+        append_event(full_workspace.root / "events", event)
+    append_event(full_workspace.root / "events", new_event("ann", queue_of("mine"), "save", {"asked": {}}))
     with full_workspace.reader() as full, empty.reader() as nothing:
         for query in NAMED_QUERIES:
             found, none = full.named(query, **PARAMETERS), nothing.named(query, **PARAMETERS)

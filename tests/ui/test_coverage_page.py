@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+
+import numpy as np
 import pytest
 from page_checks import complaints
 
+from facviz.cli import main
 from facviz.jobs import JobState, list_jobs
-from facviz.store.events import append_event, candidate_of, explanation_of, new_event
+from facviz.store.events import append_event, candidate_of, explanation_of, new_event, relevance_of
 from facviz.store.workspace import Workspace, open_workspace
+from facviz.testing.workspaces import MARKED
 
 
 @pytest.fixture
@@ -20,6 +27,12 @@ def open_page(open_app, planted_root):
 
 def metrics_of(app):
     return {metric.label: metric.value for metric in app.metric}
+
+
+def counted_of(app):
+    """Features counted, as the first metric says beside the missing ones."""
+    [beside] = [metric.delta for metric in app.metric if metric.label == "Missing features"]
+    return beside
 
 
 def html_of(app):
@@ -36,9 +49,10 @@ def test_the_page_opens_with_the_answer_at_the_kept_threshold(open_page):
     assert metrics_of(app) == {
         "Missing features": "12",
         "Filled since": "12",
-        "At equal tokens": "29 %",
-        "Counted features": "17",
+        "FAC-freq": "71 %",
+        "More of the same would add": "0",
     }
+    assert counted_of(app) == "of 17 counted, 17 relevant"
     assert "29 %" in html_of(app)
     assert "12 never fire" in html_of(app)
     assert len(app.get("plotly_chart")) == 3
@@ -49,9 +63,8 @@ def test_the_page_opens_with_the_answer_at_the_kept_threshold(open_page):
 def test_the_threshold_in_the_address_is_the_one_measured(open_page):
     app = open_page(threshold=2.0)
     assert complaints(app) == []
-    assert metrics_of(app)["Counted features"] == "12"
+    assert counted_of(app) == "of 12 counted, 17 relevant"
     assert metrics_of(app)["Missing features"] == "9"
-    assert metrics_of(app)["At equal tokens"] == "–"
     assert app.button(key="fv_coverage_write").disabled
 
 
@@ -59,7 +72,7 @@ def test_moving_the_threshold_measures_again(open_page):
     app = open_page()
     app.slider(key="threshold").set_value(1.0).run()
     assert complaints(app) == []
-    assert metrics_of(app)["Counted features"] == "16"
+    assert counted_of(app) == "of 16 counted, 17 relevant"
 
 
 def test_a_saturated_threshold_is_said_plainly_and_left_with_one_click(open_page):
@@ -120,7 +133,6 @@ def test_keeping_a_measurement_stores_exactly_what_was_shown(open_page, planted_
     app.run()
     assert complaints(app) == []
     assert not [b for b in app.button if b.key == "fv_coverage_keep"]
-    assert metrics_of(app)["At equal tokens"] == "25 %"
     assert not app.button(key="fv_coverage_write").disabled or metrics_of(app)["Filled since"] == "9"
 
 
@@ -144,3 +156,87 @@ def test_a_narrower_list_starts_where_it_has_pages(open_page, planted_root):
     app.run()
     assert complaints(app) == []
     assert picks_of(app) == []
+
+
+def test_the_inputs_of_every_number_can_be_read(open_page):
+    app = open_page()
+    said = html_of(app)
+    for words in ("Anchor set anchor", "sha256", "96 texts, 768 content tokens", "hidden state 1", "1,000 resamples"):
+        assert words in said
+
+
+def test_the_other_sets_are_asked_the_same_at_equal_tokens_and_differ_by_named_features(open_page):
+    app = open_page(look="sets")
+    assert complaints(app) == []
+    said = html_of(app)
+    assert "<b>seed</b>" in said
+    assert "12 of 12" in said  # the anchor set shows all of the seed's gap
+    captions = " ".join(c.value for c in app.caption)
+    assert "within 320 content tokens" in captions  # 40 documents of eight words
+    assert "Lost: in no text of the second set" in captions
+    assert [link for link in app.get("page_link") if "feature" in str(link.proto.page)]
+    app.selectbox(key="to").select("anchor").run()
+    assert complaints(app) == []
+    assert any("two different sets" in c.value for c in app.caption)
+
+
+def test_a_level_that_changes_nothing_says_so(open_page):
+    app = open_page(look="levels")
+    assert complaints(app) == []
+    assert any("the level changes nothing" in c.value for c in app.caption)
+
+
+def test_a_weaker_level_names_the_features_that_make_the_difference(open_page, planted_root):
+    [run] = open_workspace(planted_root).coverage().to_pylist()
+    for feature_id in (12, 13):
+        target = relevance_of(run["sae_id"], feature_id, "toxicity")
+        append_event(planted_root / "events", new_event("ann", target, "verdict", {"verdict": "maybe"}))
+    app = open_page(look="levels")
+    assert complaints(app) == []
+    assert "33 %" in html_of(app)  # 5 of 15 without the two
+    assert any("“maybe” brings in 2 missing features" in c.value for c in app.caption)
+
+
+def test_themes_can_be_seen_as_areas_too(open_page, monkeypatch):
+    from concurrent.futures import Future
+
+    from facviz.ui import measured
+    from facviz.views.themes import lay_out
+
+    def at_once(database, sae_id, ids):
+        future = Future()
+        texts = {i: f"word{i % 3} here" for i in ids}
+        future.set_result(lay_out(ids, texts, np.array(ids), np.eye(4)[[i % 3 for i in ids]]))
+        return future
+
+    monkeypatch.setattr(measured, "feature_layout", at_once)
+    for view in ("areas", "map"):
+        app = open_page(view=view)
+        assert complaints(app) == []
+        assert len(app.get("plotly_chart")) == 3
+    assert any("Alike explanations lie close" in c.value for c in app.caption)
+
+
+def test_a_third_set_can_stand_beside_or_be_joined(open_page, planted_root, tmp_path):
+    file = tmp_path / "marked.jsonl"
+    file.write_text(json.dumps({"text": " ".join(MARKED)}) + "\n", encoding="utf-8")
+    backbone = str(planted_root.parent / "models" / "backbone")
+    where = ("--workspace", str(planted_root), "--json", "--quiet")
+    for arguments in (
+        ("data", "add", str(file), "--name", "marked", "--roles", "user", "--backbone", backbone, "--layer", "1"),
+        ("spans", "--dataset", "marked"),
+    ):
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main([*arguments, *where]) == 0
+    app = open_page(look="sets", beside="marked")
+    assert complaints(app) == []
+    assert "<b>marked</b>" in html_of(app)
+    joined = open_page(seeds="marked")
+    assert complaints(joined) == []
+    assert "seed + marked" in html_of(joined)
+    assert metrics_of(joined)["Missing features"] == "0"  # one text with every marked word
+    assert not [b for b in joined.button if b.key == "fv_coverage_keep"]
+    assert any("one data set" in c.value for c in joined.caption)
+    both = open_page(anchors="marked")
+    assert complaints(both) == []
+    assert "Anchor set marked" in html_of(both)

@@ -7,6 +7,7 @@ from page_checks import complaints, shown
 
 from facviz.store.events import candidate_of, explanation_of
 from facviz.ui import resources
+from facviz.views.lists import add_to_list
 
 HOSTILE = "<script>alert(1)</script> **bold** $x$ :material/bug:"
 
@@ -42,10 +43,11 @@ def test_a_feature_shows_its_words_spans_numbers_and_histogram(open_app, planted
     spans = "".join(e.value for e in app.get("html"))
     assert spans.count('class="fv-row') >= 5
     assert 'title="␣drum · 5.00"' in spans or 'title="drum · 5.00"' in spans
-    assert "Read to write the explanation" in spans
-    assert "Held out, to score the explanation" in spans
+    assert "3.75 to 5.00 · strongest" in spans
+    assert "100 % of the texts it fires on · 48 texts" in spans
+    assert "held out" in spans
     assert [m.value for m in app.metric] == ["6.2 %", "48", "5.00", "–"]
-    assert len(app.get("plotly_chart")) == 1
+    assert len(app.get("bidi_component")) == 1
 
 
 def test_without_a_number_the_first_feature_shows(open_app, planted_root):
@@ -168,13 +170,65 @@ def test_own_text_is_measured_in_the_background_and_stands_in_the_address(
     assert complaints(app) == []
 
 
-def test_a_span_is_copied_into_the_test_box(open_app, planted_root, planted_encoder, monkeypatch):
-    monkeypatch.setattr(resources, "_load_encoder", lambda root, sae_id: planted_encoder)
-    app = open_app(planted_root, "feature", feature=3)
-    menu = app.menu_button(key="fv_feature_copy")
-    menu.select(menu.options[0]).run() if hasattr(menu, "select") else menu.click(menu.options[0]).run()
-    assert "drum" in app.text_area(key="fv_feature_text").value
+@pytest.mark.parametrize("evidence", ["near", "silent", "nonsense"])
+def test_every_kind_of_evidence_shows(open_app, planted_root, evidence):
+    app = open_app(planted_root, "feature", feature=14, evidence=evidence)
     assert complaints(app) == []
+    expected = {
+        "near": "No feature with a similar direction is known",  # the planted directions are at right angles
+        "silent": "it fires nowhere in 88 of 96 (92 %)",
+        "nonsense": "strongest",
+    }
+    assert expected[evidence] in shown(app).replace("\\", "")
+
+
+def test_features_on_the_same_texts_are_counted_when_asked_for(open_app, planted_root):
+    app = open_app(planted_root, "feature", feature=0, near="texts")
+    assert complaints(app) == []
+    first = next(link for link in app.get("page_link") if "24" in link.label)
+    assert "Jaccard 1" in first.help.replace("\\", "")  # the twin fires wherever feature 0 does
+
+
+def test_a_feature_is_put_on_a_list_noted_taken_off_and_put_back(open_app, planted_root):
+    app = open_app(planted_root, "feature", feature=3)
+    database, sae_id = database_of(planted_root), sae_of(database_of(planted_root))
+    list_id = add_to_list(database, "ann", sae_id, 3, HOSTILE[:60], "why <b>")
+    app.session_state["fv_lists"] = True
+    app.run()
+    note = app.text_input(key=f"fv_lists_note_{sae_id}_3_{list_id}")
+    assert note.value == "why <b>"
+    note.set_value("drums of all kinds").run()
+    [listed] = database.rows("lists_of_feature", sae_id=sae_id, feature_id=3)
+    assert listed["note"] == "drums of all kinds"
+    app.button(key=f"fv_lists_remove_{list_id}").click().run()
+    assert database.rows("lists_of_feature", sae_id=sae_id, feature_id=3) == []
+    app.button(key="fv_lists_back").click().run()
+    [listed] = database.rows("lists_of_feature", sae_id=sae_id, feature_id=3)
+    assert (listed["note"], listed["name"]) == ("drums of all kinds", HOSTILE[:60])
+    assert complaints(app) == []
+    assert "<script>" not in shown(app)
+
+
+def test_the_table_of_features_is_narrowed_to_a_list(open_app, planted_root):
+    database, sae_id = database_of(planted_root), sae_of(database_of(planted_root))
+    list_id = add_to_list(database, "ann", sae_id, 3, "drums", "")
+    app = open_app(planted_root, "features", list=list_id)
+    assert complaints(app) == []
+    assert "**1 feature**" in shown(app)
+
+
+def test_what_machines_wrote_is_listed_with_its_author(open_app, planted_root):
+    app = open_app(planted_root, "feature", feature=3)
+    assert "facviz lexical v1 · by counting words" in shown(app)
+    assert "<b>shown above</b>" in shown(app)
+
+
+def test_the_share_link_holds_feature_and_text(open_app, planted_root, planted_encoder, monkeypatch):
+    monkeypatch.setattr(resources, "_load_encoder", lambda root, sae_id: planted_encoder)
+    app = open_app(planted_root, "feature", feature=3, text="apple & <b> drum")
+    [link] = [c.value for c in app.code]
+    assert "feature=3" in link
+    assert "text=apple+%26+%3Cb%3E+drum" in link
 
 
 def test_a_blurred_reader_sees_blurred_spans(open_app, planted_root):

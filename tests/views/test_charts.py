@@ -15,7 +15,6 @@ from facviz.views.charts import (
     Cell,
     Curve,
     ThemeShare,
-    activation_histogram,
     before_after,
     coverage_by_theme,
     density_histogram,
@@ -49,7 +48,6 @@ def every_chart(mode, text=""):
     yield coverage_by_theme([*THEMES, ThemeShare(text or "other", 1, 1)], mode)
     yield fac_over_threshold([(0.5, 0.9), (1.0, 0.62), (1.5, 0.4)], 1.0, mode, low=[0.8, 0.5, 0.3], high=[1, 0.7, 0.5])
     yield fac_over_documents([*CURVES, Curve(text or "generated", [1], [0.1], "generated")], mode)
-    yield activation_histogram([0, 1, 2, 3], [9, 0, 2], mode, act_threshold=1, marked=2.5, marked_label=text or "token")
     yield training_curves(STEPS, SERIES, mode)
     yield density_histogram([0.0, 1e-4, 2e-3, 0.5], mode)
     yield before_after(0.62, 0.9, mode, before_interval=(0.58, 0.66))
@@ -107,7 +105,6 @@ def test_every_chart_stands_without_any_data(mode):
         fac_over_threshold([], 1.0, mode),
         fac_over_documents([], mode),
         fac_over_documents([Curve("empty", [], [], "seed")], mode),
-        activation_histogram([], [], mode),
         training_curves([], {}, mode),
         training_curves([], {"loss": []}, mode),
         density_histogram([], mode),
@@ -182,19 +179,6 @@ def test_more_than_four_curves_get_a_legend_instead():
     figure = fac_over_documents([Curve(f"run {i}", [1, 2], [0.1, 0.2], "seed") for i in range(5)], "light")
     assert figure.layout.showlegend
     assert not figure.layout.annotations
-
-
-def test_the_activation_histogram_pales_what_is_not_active_and_marks_the_token():
-    figure = activation_histogram(
-        [0, 1, 2, 3], [900, 0, 2], "light", act_threshold=2.0, marked=9.5, marked_label="kill"
-    )
-    shades = figure.data[0].marker.color
-    assert shades[0] == shades[1] != shades[2] == palette("light").covered
-    assert notes(figure) == "δ 2.00 | kill 9.50"
-    assert [shape.x0 for shape in figure.layout.shapes] == [2.0, 9.5]
-    assert figure.layout.annotations[0].yshift != figure.layout.annotations[1].yshift
-    assert figure.layout.yaxis.title.text == "documents (log scale)"
-    assert figure.data[0].hovertext[0] == "activation 0 to 1<br>900 documents"
 
 
 def test_training_curves_are_panels_over_one_step_axis_with_their_latest_values():

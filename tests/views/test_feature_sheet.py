@@ -32,6 +32,7 @@ ANSWERS = {
         {"text": HOSTILE, "written": "", "author": HOSTILE, "author_kind": "llm", "status": "rejected",
          "reason": HOSTILE, "scores": "{}"},
     ],
+    "written_explanation": [],
     "events_of": [],
 }  # fmt: skip
 

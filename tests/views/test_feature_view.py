@@ -95,7 +95,12 @@ def test_verified_samples_of_a_missing_feature_are_listed(planted):
     feature = min(accepted)
     samples = read_feature(database, looked, feature).samples
     assert {s.text for s in samples} == {r["text"] for r in database.rows("samples") if r["feature_id"] == feature}
-    assert all("activation" in s.note and "δ 0.500" in s.note for s in samples)
+    assert all(s.act > 0.5 and "δ 0.500" in s.note for s in samples)
+    [*_, generated] = read_feature(database, looked, feature).measured
+    written = database.rows("feature_candidates", sae_id=looked.sae_id, feature_id=feature)
+    above = [row for row in written if row["act"] > 0.5]
+    assert (generated.dataset, generated.documents) == ("generated", str(len(above)))
+    assert generated.share == len(above) / len(written)
     assert read_feature(database, looked, 0).samples == []
 
 

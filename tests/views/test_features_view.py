@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from io import StringIO
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from facviz.store.database import Database
 from facviz.store.events import explanation_of, relevance_of
 from facviz.store.feature_table import TableFilter
 from facviz.store.workspace import Workspace, open_workspace
-from facviz.views.features import closest, read_features, read_totals
+from facviz.views.features import Lens, closest, read_features, read_totals, table_csv
 from facviz.views.scope import look
 
 
@@ -110,3 +113,36 @@ def test_closest_ranks_by_cosine():
     assert list(near) == [11, 12]
     assert near[12] == pytest.approx(0.8)
     assert closest([], np.empty((0, 1), np.float32), np.ones((1, 2), np.float32)) == {}
+
+
+def test_the_file_holds_every_page_in_the_tables_order_with_plain_numbers_and_no_formulas(planted):
+    looked = looked_at(planted)
+    planted.record("ann", explanation_of(looked.sae_id, 7), "edit", {"text": '=HYPERLINK("x"), "quoted"'})
+    made = table_csv(planted, looked, TableFilter(with_dead=True), sort="feature", descending=True)
+    rows = list(csv.DictReader(StringIO(made.decode())))
+    assert [int(row["feature"]) for row in rows] == list(range(25, -1, -1))
+    by_id = {int(row["feature"]): row for row in rows}
+    assert by_id[7]["explanation"] == "'" + '=HYPERLINK("x"), "quoted"'
+    assert (by_id[25]["dead"], by_id[7]["dead"]) == ("True", "False")
+    assert float(by_id[7]["density"]) > 0
+    assert by_id[12]["coverage"] == "filled"
+    assert "match" not in rows[0]
+
+
+def test_a_lens_says_what_it_found_in_the_file_too(planted):
+    looked = looked_at(planted)
+    lens = Lens({3: 0.25, 2: 0.5}, aside={"q": np.array([0.01, 0.02])})
+    made = table_csv(planted, looked, TableFilter(), sort="match", descending=True, lens=lens)
+    rows = list(csv.DictReader(StringIO(made.decode())))
+    assert [(row["feature"], row["match"], row["q"]) for row in rows] == [("2", "0.5", "0.02"), ("3", "0.25", "0.01")]
+
+
+def test_a_lens_that_only_chooses_takes_no_column(planted):
+    looked = looked_at(planted)
+    options = {"sort": "feature", "descending": False, "page": 1}
+    chosen = read_features(planted, looked, TableFilter(), **options, lens=Lens({3: 0.0, 2: 0.0}, says=False))
+    assert [line.feature_id for line in chosen.lines] == [2, 3]
+    assert "match" not in chosen.columns
+    said = read_features(planted, looked, TableFilter(), **options, lens=Lens({3: 0.5}, {3: "words"}))
+    assert said.lines[0].cells["match"] == "words"
+    assert "match" in said.columns

@@ -27,7 +27,8 @@ from facviz.views.heat import (
 from facviz.views.palette import MIN_CONTRAST, contrast
 
 MODES = ("light", "dark")
-ELEMENTS = {"div": {"class", "dir", "lang", "title", "style", "tabindex"}, "span": {"class", "style", "title"}}
+SPAN_ATTRIBUTES = {"class", "style", "title", "data-act", "data-try", "tabindex", "role"}
+ELEMENTS = {"div": {"class", "dir", "lang", "title", "style", "tabindex"}, "span": SPAN_ATTRIBUTES}
 STYLES = {"background", "color", "white-space", "text-decoration", "font-weight", "margin-right"}
 NASTY = (
     "<script>alert(1)</script>",
@@ -238,7 +239,7 @@ def test_a_warned_row_is_blurred_until_hovered_or_focused_by_the_keyboard():
     assert 'class="fv-spans fv-warn"' in warned
     assert 'tabindex="0"' in warned
     assert "fv-warn" not in open_.split("</style>")[1]
-    assert "tabindex" not in open_
+    assert '<div class="fv-row">' in open_
     css = heat_style("light")
     assert re.search(r"\.fv-warn \.fv-row>div\{[^}]*blur", css)
     assert re.search(r"\.fv-warn \.fv-row:hover>div,\.fv-warn \.fv-row:focus>div\{filter:none", css)
@@ -261,3 +262,24 @@ def test_tokens_without_their_activations_are_refused():
 def test_a_peak_outside_the_span_is_refused(peak):
     with pytest.raises(InputError, match=f"peak {peak} is none of the span's 2 tokens"):
         draw(["a", "b"], peak=peak)
+
+
+def test_only_tokens_that_fire_can_be_marked_and_only_the_peak_stops_the_tab_key():
+    cells = read_safely(draw(["a", "b", "c"], [0.0, 2.5, 1.0], peak=1)).cells()
+    assert [(cell.get("data-act"), cell.get("tabindex")) for cell in cells] == [(None, None), ("2.5", "0"), ("1", "-1")]
+    assert float(read_safely(draw(["x"], [12345.678])).cells()[0]["data-act"]) == pytest.approx(12345.678, rel=1e-5)
+
+
+def test_a_row_that_can_be_tried_carries_its_text_and_another_does_not():
+    row = SpanRow([" a", ' "<b>"'], [0.1, 4.0], 5.0, 1, can_try=True)
+    [button] = [a for _, a in read_safely(spans_html([row], mode="light")).seen if a.get("class") == "fv-try"]
+    assert (button["data-try"], button["role"], button["tabindex"]) == ('a "<b>"', "button", "0")
+    assert "data-try" not in spans_html([SpanRow(["a"], [1.0], 1.0, 0)], mode="light")
+
+
+def test_where_something_else_fires_is_ringed_and_says_that_this_feature_is_silent():
+    row = SpanRow(["a", "b", "c"], [0.0, 0.0, 0.0], 5.0, None, act=0.0, ring=2)
+    reader = read_safely(spans_html([row], mode="light"))
+    assert [cell.get("class") for cell in reader.cells()] == [None, None, "fv-ring"]
+    assert reader.cells()[2]["title"] == "c · 0"
+    assert '<div class="fv-pill" title="activation 0">0</div>' in spans_html([row], mode="light")

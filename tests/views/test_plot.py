@@ -17,7 +17,6 @@ from facviz.views.plot import (
     add_vertical,
     label_ends,
     lines,
-    log_counts,
     new_figure,
     per_cent_of_power,
     plain,
@@ -64,15 +63,6 @@ def test_empty_bins_draw_nothing_on_a_log_axis():
     assert figure.data[0].y == (10, None, 1)
     assert figure.data[0].x == (0.5, 1.5, 3.0)
     assert figure.data[0].width == pytest.approx((0.94, 0.94, 1.88))
-
-
-@pytest.mark.parametrize(("highest", "last_tick"), [(1, "10"), (10, "100"), (12_345, "100,000")])
-def test_a_log_count_axis_says_so_and_its_ticks_cover_the_counts(highest, last_tick):
-    axis = log_counts(new_figure("light", 200), [0, highest], "documents").layout.yaxis
-    assert axis.type == "log"
-    assert axis.title.text == "documents (log scale)"
-    assert axis.ticktext[-1] == last_tick
-    assert 10 ** axis.range[1] > highest
 
 
 @pytest.mark.parametrize(("x", "anchor"), [(0.0, "left"), (5.0, "center"), (10.0, "right")])

@@ -1,49 +1,36 @@
-"""What the coverage page draws: the question and its δ, the gap, its curves, and the missing features."""
+"""What the coverage page asks and answers first: the question and its δ, FAC, saturation and the four numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 import streamlit as st
 
+from facviz.config import CoverageConfig
 from facviz.coverage import GRIDS, Kind
 from facviz.errors import CoverageError
-from facviz.store.gap import Gap
-from facviz.ui import resources
+from facviz.ui import measured, state
 from facviz.ui.components import jobs
+from facviz.ui.components.address import follow
+from facviz.ui.components.waiting import ready
 from facviz.ui.frame import Here
-from facviz.views.charts import ThemeShare, coverage_by_theme, fac_over_documents, fac_over_threshold
-from facviz.views.coverage import (
-    KINDS,
-    LEVELS,
-    Choices,
-    Lens,
-    Live,
-    Question,
-    coverage_flags,
-    filled_and_tried,
-    highest_threshold,
-    theme_shares,
-)
-from facviz.views.format import count, count_of, number, percent
-from facviz.views.heat import spans_html
-from facviz.views.missing import (
-    PAGE_SIZE,
-    Headline,
-    MissingFeature,
-    missing_rows,
-    ordered_missing,
-    themes_of,
-)
+from facviz.views.coverage import Choices, Question, coverage_flags, filled_and_tried
+from facviz.views.format import count, interval_percent, number, percent
+from facviz.views.live import KINDS, LEVELS, Lens, Live, Sure, highest_threshold
+from facviz.views.missing import Headline
+from facviz.views.provenance import Fact
 
-CHOSEN = "fv_coverage_chosen"
-MOST_RELEVANT = 8
-_CONFIG = {"displayModeBar": False}
+USUAL_THRESHOLD = CoverageConfig().threshold
+SECTIONS = {
+    "missing": "What is missing",
+    "levels": "Levels of relevance",
+    "sets": "Other data sets",
+    "wording": "Text diversity",
+}
 _LEVEL_WORDS = {"yes": "surely", "probably": "probably or surely", "maybe": "maybe, probably or surely"}
-_UNITS: Mapping[Kind, Literal["× p95", "activation"]] = {"relative": "× p95", "absolute": "activation"}
 
 
 def literal(text: str) -> str:
@@ -67,9 +54,13 @@ def ask(choices: Choices) -> tuple[Question, Kind]:
     anchor = _select("Anchor set", choices.datasets, first.anchor, "anchor", "The reference: what the task needs.")
     others = [name for name in choices.datasets if name != anchor]
     seed = _select("Seed set", others, first.seed, "seed", "The data whose gaps are looked for.")
+    rest = [name for name in others if name != seed]
+    more_anchors = _several("Joined to the anchor set", rest, "anchors")
+    more_seeds = _several("Joined to the seed set", [name for name in rest if name not in more_anchors], "seeds")
     level = _select("Counted from", LEVELS, first.level, "level", "The weakest verdict that still counts.")
     kind = _select("Threshold", KINDS, choices.kind, "kind", _KIND_HELP, on_change=_forget_threshold)
-    return replace(first, task=task, source=source, anchor=anchor, seed=seed, level=level), kind
+    question = replace(first, task=task, source=source, anchor=anchor, seed=seed, level=level)
+    return replace(question, more_anchors=more_anchors, more_seeds=more_seeds), kind
 
 
 _KIND_HELP = (
@@ -83,16 +74,26 @@ def _select(label: str, options: Sequence[Any], default: Any, key: str, explanat
     return st.selectbox(label, options, index=index, key=key, help=explanation, bind="query-params", **more)
 
 
+def _several(label: str, options: Sequence[str], key: str) -> tuple[str, ...]:
+    """Further sets, asked only where there are any."""
+    if not options:
+        return ()
+    explanation = "Their texts count as one set with it."
+    return tuple(st.multiselect(label, options, key=key, help=explanation, bind="query-params", placeholder="none"))
+
+
 def _forget_threshold() -> None:
     st.session_state.pop("threshold", None)
 
 
-def inputs_line(question: Question, lens: Lens, gap: Gap) -> str:
+def inputs_line(question: Question, lens: Lens) -> str:
     """What the numbers below follow from, as escaped HTML."""
-    seed = f"<b>{escape(question.seed)}</b>, {count(lens.seed.shape[0])} texts, {count(gap.seed_tokens.sum())} tokens"
-    anchor = f"<b>{escape(question.anchor)}</b>, {count(lens.anchor.shape[0])} texts"
-    anchor += f", {count(gap.anchor_tokens.sum())} tokens"
-    features = f"{count(len(lens.features))} features that {_LEVEL_WORDS[question.level]} matter"
+    seed, anchor = (
+        f"<b>{escape(' + '.join(names))}</b>, {count(index.n_docs)} texts, {count(index.total_tokens)} tokens"
+        for names, index in ((question.seeds, lens.seed), (question.anchors, lens.anchor))
+    )
+    n_features = int((lens.task.rank <= LEVELS.index(question.level)).sum())
+    features = f"{count(n_features)} features that {_LEVEL_WORDS[question.level]} matter"
     by = f"“{escape(question.task_title)}” by {escape(question.source)}"
     parts = [f"{seed}, against {anchor}", f"{features} to {by}", f"SAE {escape(question.sae_id[:8])}"]
     return f'<div class="fv-quiet">{" · ".join(parts)}</div>'
@@ -117,9 +118,35 @@ def threshold_slider(lens: Lens, kind: Kind, default: float) -> float:
     return round(float(value), 4)
 
 
+def interval(here: Here, question: Question, live: Live) -> Sure | None:
+    """The intervals; None while a large set's are still being measured, and the page is drawn again when they are."""
+    found = ready("Measuring the interval …", measured.sure_coverage(here.database, question, live))
+    return found[0] if found else None
+
+
+def choose_section() -> str:
+    """Which part is looked at below the curves."""
+    return pick("Look at", SECTIONS, "look", "missing")
+
+
+def pick(label: str, words: Mapping[str, str], param: str, default: str) -> str:
+    """One of a few ways to look, as buttons; it stands in the address unless it is the default."""
+    asked = state.query_text(param)
+    st.segmented_control(
+        label,
+        list(words),
+        required=True,
+        format_func=lambda option: words[option],
+        label_visibility="collapsed",
+        **follow(f"fv_coverage_{param}", param, asked if asked in words else default, default=default),
+    )
+    return asked if asked in words else default
+
+
 def show_headline(answer: Headline) -> None:
     """The number, its interval and the sentence."""
-    interval = f'<small title="95 % interval">{answer.interval} %</small>' if answer.interval else ""
+    words = f"{answer.interval} %" if answer.interval else "measuring the interval …"
+    interval = f'<small title="95 % interval">{words}</small>'
     st.html(f'<div class="fv-big">{answer.fac}{interval}</div><p class="fv-say">{answer.sentence}</p>')
 
 
@@ -146,16 +173,17 @@ def _set_threshold(value: float) -> None:
     st.session_state["threshold"] = value
 
 
-def show_metrics(live: Live, filled: set[int], run: Mapping[str, Any] | None) -> None:
+def show_metrics(live: Live, sure: Sure | None, filled: set[int]) -> None:
     """The numbers beside FAC."""
-    equal = (run or {}).get("details", {}).get("equal_tokens", {})
-    share = {name: percent(equal.get(name, {}).get("fac")) for name in ("seed", "anchor")}
+    more = live.unseen
+    bounds = (sure.frequency, sure.magnitude) if sure else ((None, None), (None, None))
     shown = [
         (
             "Missing features",
             count(live.n_missing),
-            f"of {count(live.n_anchor)} counted",
-            "Relevant features that the anchor set activates and the seed set does not.",
+            f"of {count(live.n_anchor)} counted, {count(live.n_relevant)} relevant",
+            "Relevant features that the anchor set activates above δ and the seed set does not. Counted are those that "
+            "the anchor set activates; features that fire nearly everywhere are left out.",
         ),
         (
             "Filled since",
@@ -164,56 +192,45 @@ def show_metrics(live: Live, filled: set[int], run: Mapping[str, Any] | None) ->
             "Missing features that a verified text aimed at them now activates; texts a person rejected do not count.",
         ),
         (
-            "At equal tokens",
-            share["seed"],
-            f"anchor set {share['anchor']}" if equal else "not measured yet",
-            "FAC of the seed set, and of the anchor set itself, from random texts with equally many content tokens. "
-            "Measured when you keep this measurement.",
+            "FAC-freq",
+            percent(live.fac_frequency),
+            f"FAC-magnitude {percent(live.fac_magnitude)}",
+            f"FAC-freq {interval_percent(live.fac_frequency, *bounds[0])}: each feature counts by how many anchor "
+            f"texts activate it. FAC-magnitude {interval_percent(live.fac_magnitude, *bounds[1])}: by its mean "
+            "activation in those texts. With 95 % intervals.",
         ),
         (
-            "Counted features",
-            count(live.n_anchor),
-            f"of {count(live.n_relevant)} relevant",
-            "Relevant features that fire on the anchor set above δ: what FAC is a share of. Features that fire nearly "
-            "everywhere are left out.",
+            "More of the same would add",
+            _about(more.estimate),
+            f"of {count(live.n_missing)} missing; {_about(more.low)} to {_about(more.high)}",
+            "Features missing now that ever more texts of the seed set's own kind would still show: the Chao2 "
+            f"estimate with its 95 % interval, from the {count(more.n_once)} features that stand in one text and the "
+            f"{count(more.n_twice)} that stand in two. It is a lower bound. The rest needs other texts.",
         ),
     ]
     for column, (label, value, beside, explanation) in zip(st.columns(4), shown):
         column.metric(label, value, beside, delta_color="off", delta_arrow="off", help=explanation)
 
 
-def show_themes(shares: Sequence[ThemeShare], here: Here) -> None:
-    """The anchor set's features, split by theme."""
-    alt = "; ".join(f"{s.theme}: {s.covered} covered, {s.gap} missing, {s.filled} filled since" for s in shares[:20])
-    figure = coverage_by_theme(shares, here.mode)
-    figure.update_annotations(x=1, xanchor="right")  # long theme names leave the key no room on the right
-    st.plotly_chart(figure, theme=None, width="stretch", key="fv_coverage_themes", config=_CONFIG, alt=alt)
+def _about(n: float) -> str:
+    """A number of features that is an estimate."""
+    return count(n) if n == 0 or n >= 1 else "< 1"
 
 
-def show_curves(live: Live, here: Here) -> None:
-    """FAC over δ, and over documents."""
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.subheader("How strict?", anchor=False, help="FAC at every δ; the line is where the slider stands.")
-        figure = fac_over_threshold(live.curve, live.threshold, here.mode, unit=_UNITS[live.kind])
-        alt = f"FAC falls and rises with δ; at {number(live.threshold)} it is {percent(live.fac)}."
-        st.plotly_chart(figure, theme=None, width="stretch", key="fv_coverage_delta", config=_CONFIG, alt=alt)
-    with right:
-        st.subheader(
-            "Would more of the same help?",
-            anchor=False,
-            help="Expected FAC of ever more texts drawn from each set. A flat end means that more texts of the same "
-            "kind would not close the gap.",
-        )
-        figure = fac_over_documents(live.growth, here.mode, x_title="texts drawn")
-        ends = ", ".join(f"{c.name} {percent(c.fac[-1])} at {count(c.sizes[-1])} texts" for c in live.growth if c.fac)
-        st.plotly_chart(figure, theme=None, width="stretch", key="fv_coverage_growth", config=_CONFIG, alt=ends)
+def show_provenance(facts: Sequence[Fact]) -> None:
+    """Where every number of the page comes from, one line each."""
+    rows = "".join(
+        f"<tr><td class='fv-quiet'>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in facts
+    )
+    st.html(f"<table class='fv-facts'>{rows}</table>")
 
 
 def keep_button(here: Here, question: Question, live: Live, run: Mapping[str, Any] | None) -> None:
     """Stores what is shown, or says that it is stored."""
     if run is not None:
         st.caption(f":material/check: Kept as measurement {literal(run['coverage_id'])}")
+    elif not question.is_pair:
+        st.caption("To keep a measurement of joined sets, add them to the workspace as one data set.")
     elif st.button(
         "Keep this measurement",
         key="fv_coverage_keep",
@@ -225,114 +242,10 @@ def keep_button(here: Here, question: Question, live: Live, run: Mapping[str, An
         jobs.start(here.root, title=title, page="coverage", arguments=["coverage", *flags])
 
 
-def show_missing(here: Here, question: Question, live: Live, gap: Gap, states: Mapping[int, str]) -> None:
-    """The missing features, most relevant first, a page at a time, each with what it fired on."""
-    themes, still = themes_of(live, gap), False
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        theme = (
-            st.selectbox("Theme", ["", *themes], format_func=lambda t: t or "All themes", key="fv_coverage_theme")
-            if themes
-            else ""
-        )
-        by = st.segmented_control(
-            "Order",
-            ["relevance", "documents"],
-            default="relevance",
-            required=True,
-            format_func=lambda by: {"relevance": "Most relevant", "documents": "In most texts"}[by],
-            key="fv_coverage_order",
-        )
-        if states:
-            still = st.toggle("Only what no text fills yet", key="fv_coverage_still")
-        ids = ordered_missing(live, gap, theme=theme, by=by or "relevance")
-        ids = [f for f in ids if not (still and states.get(f) == "filled")]
-        chosen = set(_chosen(live))
-        st.button(f"Choose all {count(len(ids))}", key="fv_coverage_all", on_click=_choose, args=(ids, True))
-        st.button("Choose none", key="fv_coverage_none", on_click=_choose, args=(sorted(chosen), False))
-    n_pages = -(-len(ids) // PAGE_SIZE)
-    number_shown = st.session_state.get("fv_coverage_page", 1) if n_pages > 1 else 1
-    start = PAGE_SIZE * (min(number_shown, max(n_pages, 1)) - 1)
-    rows = missing_rows(here.database, question, live, gap, ids[start : start + PAGE_SIZE], states)
-    for row in rows:
-        _row(here, row, row.feature_id in chosen)
-    if n_pages > 1:
-        st.pagination(n_pages, key="fv_coverage_page")
-
-
-def _row(here: Here, row: MissingFeature, is_chosen: bool) -> None:
-    with st.container(border=True, key=f"fv_coverage_row_{row.feature_id}"):
-        pick, left, right = st.columns([0.3, 5, 1.4], vertical_alignment="center")
-        with pick:
-            key = _pick_key(row.feature_id)
-            st.session_state.setdefault(key, is_chosen)
-            label = f"Choose feature {row.feature_id}"
-            st.checkbox(label, key=key, on_change=_picked, args=(row.feature_id,), label_visibility="collapsed")
-        with left:
-            st.html(f"<b>{escape(row.explanation)}</b>")
-            if row.span is not None:
-                st.html(spans_html([row.span], mode=here.mode, context="near", warn=here.blurred))
-        with right:
-            facts = [f'<b class="fv-{row.state}">{row.state}</b>', f"in {row.n_docs} anchor texts"]
-            facts += [f"relevance {row.score}"] + ([f"theme {escape(row.theme)}"] if row.theme else [])
-            st.html(f'<div class="fv-quiet">{"<br>".join(facts)}</div>')
-            st.page_link(
-                "pages/feature.py",
-                label=f"Feature {row.feature_id}",
-                icon=":material/arrow_forward:",
-                query_params={"feature": str(row.feature_id)},
-            )
-
-
-def write_button(live: Live, gap: Gap, run: Mapping[str, Any] | None, states: Mapping[int, str]) -> None:
-    """On to synthesis with the chosen features, or the most relevant ones nobody tried when none is chosen."""
-    chosen = _chosen(live)
-    ids = chosen or [f for f in ordered_missing(live, gap) if f not in states][:MOST_RELEVANT]
-    amount = f" for the {count(len(ids))} most relevant" if ids else ""
-    amount = f" for {count_of(len(ids), 'feature')}" if chosen or len(ids) == 1 else amount
-    why = "Keep this measurement first; texts are written for a kept one." if run is None else None
-    why = "At this δ nearly nothing is missing; choose a stricter one." if live.saturated else why
-    if st.button(
-        f"Write texts{amount}",
-        key="fv_coverage_write",
-        type="primary",
-        icon=":material/edit_note:",
-        disabled=run is None or live.saturated or not ids,
-        help=why,
-    ):
-        features = ",".join(map(str, ids))
-        query = {"coverage": run["coverage_id"], "features": features} if run is not None else {}
-        st.switch_page("pages/synthesis.py", query_params=query)
-
-
-def _chosen(live: Live) -> list[int]:
-    """Chosen features that are missing at this δ."""
-    missing = set(live.missing.tolist())
-    return [f for f in st.session_state.get(CHOSEN, []) if f in missing]
-
-
-def _pick_key(feature_id: int) -> str:
-    return f"fv_coverage_pick_{feature_id}"
-
-
-def _picked(feature_id: int) -> None:
-    _choose([feature_id], bool(st.session_state[_pick_key(feature_id)]))
-
-
-def _choose(ids: Sequence[int], is_chosen: bool) -> None:
-    chosen = dict.fromkeys(st.session_state.get(CHOSEN, []))
-    for feature_id in ids:
-        if is_chosen:
-            chosen[feature_id] = None
-        else:
-            chosen.pop(feature_id, None)
-        st.session_state[_pick_key(feature_id)] = is_chosen
-    st.session_state[CHOSEN] = list(chosen)
-
-
 def measure(here: Here, question: Question, kind: Kind, threshold: float) -> Live | None:
     """Coverage at this δ; where it has no answer, why, beside the control that changes it."""
     try:
-        return resources.live_coverage(here.database, question, kind, threshold)
+        return measured.live_coverage(here.database, question, kind, threshold)
     except CoverageError as error:
         st.text(str(error))
         return None
@@ -342,8 +255,3 @@ def states_of(here: Here, question: Question, live: Live) -> tuple[set[int], set
     """Filled and tried features, and both as words."""
     filled, tried = filled_and_tried(here.database, question, live)
     return filled, tried, dict.fromkeys(filled, "filled") | dict.fromkeys(tried, "exhausted")
-
-
-def shares_of(question: Question, live: Live, gap: Gap, filled: set[int], tried: set[int]) -> list[ThemeShare]:
-    """Theme bars; one bar named after the task where no feature has a theme."""
-    return theme_shares(gap, live, filled, tried, question.task_title)

@@ -44,7 +44,9 @@ class Desk:
     feature_id: int
     said: Said
     keys: bool = False  # whether single keys decide
+    is_hidden: bool = False  # the machine's words are kept away until the reader decided
     then: Callable[[Mapping[str, Any]], None] = field(default=_nothing)
+    circumstances: Callable[[], Mapping[str, Any]] = field(default=dict)  # what every decision says besides itself
 
     @property
     def target(self) -> Target:
@@ -71,9 +73,11 @@ def show_said(desk: Desk, *, state: str = "", marks: tuple[str, ...] = (), theme
             st.badge(state, icon=":material/square:", color=_STATE_COLOURS.get(state, "gray"))  # type: ignore[arg-type]
         for mark in marks:
             st.badge(mark, icon=":material/crop_square:", color="gray")
-    words = escape(visible(said.text)) if said.text else '<span class="fv-quiet">Not explained yet</span>'
+    none = "Hidden until you decide or write your own words" if desk.is_hidden else "Not explained yet"
+    words = escape(visible(said.text)) if said.text else f'<span class="fv-quiet">{none}</span>'
     notes = [said.by] + [f"score {said.score}"] * (said.score != UNKNOWN)
     notes += [f"theme {theme}"] * bool(theme) + [f"reason: {said.reason}"] * bool(said.reason)
+    notes += [f"note: {said.note}"] * bool(said.note)
     quiet = escape(visible(" · ".join(note for note in notes if note)))
     st.html(f'<div class="fv-explanation" dir="auto">{words}</div><div class="fv-quiet" dir="auto">{quiet}</div>')
 
@@ -98,13 +102,17 @@ def show_actions(desk: Desk) -> None:
 
 
 def _buttons(desk: Desk) -> None:
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="xsmall" if desk.keys else "small"):
         _button(desk, "Accept", "A", "accept", ":material/check:", _record, "accept", primary=True)
-        _button(desk, "Edit", "E", "edit", ":material/edit:", _start_edit)
+        words = "Write" if desk.is_hidden else "Fix & accept" if desk.keys else "Edit"
+        _button(desk, words, "E", "edit", ":material/edit:", _start_edit)
         _button(desk, "Reject", "X", "reject", ":material/block:", _start, "reject")
         if desk.keys:
-            _button(desk, "Skip", "S", "skip", ":material/skip_next:", _record, "skip")
+            _button(desk, "Cannot tell", "T", "unsure", ":material/help:", _record, "unsure")
             _button(desk, "Flag", "F", "flag", ":material/flag:", _record, "flag")
+            _button(desk, "Skip", "S", "skip", ":material/skip_next:", _record, "skip")
+            if desk.said.status not in ("unreviewed", "skipped"):
+                _button(desk, "Reopen", "O", "reopen", ":material/lock_open:", _record, "reopen")
         else:
             st.button(
                 "Undo",
@@ -143,7 +151,7 @@ def _button(
         shortcut=key if desk.keys else None,
         on_click=action,
         args=(desk, *arguments),
-        disabled=name == "accept" and not desk.said.is_explained,
+        disabled=(name == "accept" and not desk.said.is_explained) or (name == "reject" and desk.is_hidden),
     )
 
 
@@ -191,11 +199,17 @@ def _stop() -> None:
 
 
 def _save(desk: Desk) -> None:
-    _record(desk, "edit", {"text": st.session_state.get(desk.text_key, "")})
+    _record(desk, "edit", {"text": st.session_state.get(desk.text_key, ""), "was": desk.said.text})
+
+
+def take_written(desk: Desk) -> None:
+    """Accept the machine's words in place of a person's."""
+    _record(desk, "accept", {"written": True, "saw": True})
 
 
 def _record(desk: Desk, kind: str, payload: Mapping[str, Any] | None = None) -> None:
-    event = _try(lambda: desk.here.database.record(desk.here.reviewer, desk.target, kind, payload, seen=desk.said.seen))
+    whole = {**desk.circumstances(), **(payload or {})}
+    event = _try(lambda: desk.here.database.record(desk.here.reviewer, desk.target, kind, whole, seen=desk.said.seen))
     if event is not None:
         _stop()
         desk.then(event)

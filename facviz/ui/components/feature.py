@@ -1,4 +1,4 @@
-"""What the feature page is made of: moving between features, evidence, neighbours, the test box, the history."""
+"""What the feature page is made of beside its evidence: moves, numbers, histogram, neighbours, versions, history."""
 
 from __future__ import annotations
 
@@ -9,40 +9,48 @@ from html import escape
 
 import streamlit as st
 
-from facviz.errors import FacvizError
 from facviz.store.events import explanation_of
 from facviz.ui import resources, state
 from facviz.ui.components.address import feature_link, follow, plain_markdown
 from facviz.ui.components.decisions import choose_verdict
-from facviz.ui.components.spans import asked_amount, asked_context, choose_context, show_samples, show_spans
-from facviz.ui.components.waiting import ready
+from facviz.ui.components.evidence import show_tested, test_box, try_span, where
+from facviz.ui.components.histogram import show_picture
+from facviz.ui.components.lists import show_lists
 from facviz.ui.frame import Here
-from facviz.views.charts import activation_histogram
 from facviz.views.decisions import read_history
 from facviz.views.feature import (
+    PROMOTED_STDS,
     FeatureView,
     Linked,
+    OutputToken,
     Tested,
     any_feature,
     read_histogram,
-    read_spans,
-    try_text,
+    read_together,
 )
-from facviz.views.format import count, short, visible
-from facviz.views.heat import spans_html, visible_token
+from facviz.views.format import number, percent, visible
+from facviz.views.heat import visible_token
+from facviz.views.histogram import Marked, picture
+from facviz.views.palette import Mode, palette
 from facviz.views.scope import Looked
+from facviz.views.versions import read_versions
 
-GENERATED = "~generated"
-MAX_TEST_CHARS = 2000
+NEAR = {"direction": "By direction", "texts": "On the same texts"}
+NEAR_HELP = (
+    "By direction: the cosine of decoder directions, what they write into the model. On the same texts: the Jaccard "
+    "index, texts of this data set on which both fire as a share of those on which either does."
+)
+_TOKEN_STYLE = "display:inline-block;width:auto;max-width:100%;margin:0 4px 4px 0"
+_BESIDE_STYLE = """<style>
+[data-testid="stColumn"]:has(.st-key-fv_feature_beside)>[data-testid="stVerticalBlock"]{{height:100%}}
+.st-key-fv_feature_beside{{background:{paper};z-index:2}}
+@media (min-width:1000px) and (min-height:640px){{
+[data-testid="stLayoutWrapper"]:has(>.st-key-fv_feature_beside){{position:sticky;top:0;z-index:2}}
+.st-key-fv_feature_beside{{max-height:100vh;padding-top:.5rem;overflow-y:auto;flex-wrap:nowrap}}}}
+</style>"""
 # A link to this very page would look chosen, and long words would be cut.
 _LINK_STYLE = """<style>[class*="st-key-fv_links_"] a{background:none;padding:4px 0}
 [class*="st-key-fv_links_"] a p{white-space:normal;font-weight:400;font-size:.9rem;line-height:1.35}</style>"""
-
-
-def where(looked: Looked) -> dict[str, str]:
-    """What links to other features keep of this page's address."""
-    text = state.query_text("text", MAX_TEST_CHARS)
-    return {"sae": looked.sae_id, "dataset": looked.dataset.name, "text": text}
 
 
 def show_moves(here: Here, looked: Looked, view: FeatureView) -> None:
@@ -67,6 +75,7 @@ def show_moves(here: Here, looked: Looked, view: FeatureView) -> None:
         st.button(
             "Random", icon=":material/shuffle:", key="fv_feature_random", on_click=_go_anywhere, args=(here, looked)
         )
+        show_lists(here, looked, view.feature_id)
         st.page_link("pages/features.py", label="All features", icon=":material/table_rows:")
 
 
@@ -97,83 +106,74 @@ def show_numbers(view: FeatureView) -> None:
     )
 
 
-def show_evidence(here: Here, looked: Looked, view: FeatureView) -> None:
-    """Spans of the chosen dataset, or the texts written for the feature."""
-    tabs = {d.name: d.label for d in looked.datasets}
-    if view.samples:
-        tabs[GENERATED] = f"generated · {count(len(view.samples))}"
-    chosen = GENERATED if view.samples and state.query_text("dataset") == GENERATED else looked.dataset.name
-    st.segmented_control(
-        "Texts",
-        list(tabs),
-        format_func=lambda name: plain_markdown(tabs[name]),
-        required=True,
-        label_visibility="collapsed",
-        **follow("fv_feature_dataset", "dataset", chosen, default=looked.datasets[0].name),
-    )
-    if chosen == GENERATED:
-        show_samples(view.samples, here)
-        _copy_menu([sample.text for sample in view.samples])
-        return
-    choose_context("feature")
-    spans = read_spans(here.database, looked, view.feature_id, view.feature_max, asked_amount())
-    show_spans(spans, here, asked_context())
-    _copy_menu(spans.texts)
-
-
-def _copy_menu(found: Sequence[str]) -> None:
-    texts = list(dict.fromkeys(found))[:20]
-    if texts:
-        st.menu_button(
-            "Try one of these texts",
-            texts,
-            format_func=lambda text: plain_markdown(short(text, 70)),
-            icon=":material/content_copy:",
-            key="fv_feature_copy",
-            on_click=_copy,
-            help="Copies it into the test box below.",
-        )
-
-
-def _copy() -> None:
-    state.set_query(text=str(st.session_state["fv_feature_copy"] or "")[:MAX_TEST_CHARS] or None)
+def show_beside(here: Here, looked: Looked, view: FeatureView) -> None:
+    """Histogram and test box, which stay in sight while the spans beside them are scrolled."""
+    with st.container(key="fv_feature_beside"):
+        st.html(_BESIDE_STYLE.format(paper=palette(here.mode).paper))
+        above = st.container(key="fv_feature_above")
+        tested = test_box(here, looked, view)
+        with above:
+            show_histogram(here, looked, view, tested)
+        if tested is not None:
+            show_tested(here, tested)
+    if tested is not None and tested.others:
+        _section("Strongest features on your text", "Activations of two features do not compare exactly.")
+        show_links([replace(link, words=f"{link.words} · {link.why}") for link in tested.others], looked, "tested")
 
 
 def show_histogram(here: Here, looked: Looked, view: FeatureView, tested: Tested | None) -> None:
-    """Texts by activation, with δ and the tested text as lines."""
+    """Texts by activation, with δ and the tested text as lines, and a mark for the token that is pointed at."""
     found = read_histogram(here.database, looked, view.feature_id)
-    if found is None:
-        return
-    figure = activation_histogram(
-        found.edges,
-        found.counts,
-        here.mode,
-        act_threshold=view.act_threshold,
-        marked=tested.max_act if tested and tested.max_act > 0 else None,
-        marked_label="your text",
-        counted="texts",
-    )
-    words = f"Histogram of the highest activation in each of {count(found.n_docs)} texts."
-    st.plotly_chart(figure, theme=None, key="fv_feature_histogram", config={"displayModeBar": False}, alt=words)
+    marks = []
+    if view.act_threshold is not None:
+        marks.append(Marked(view.act_threshold, f"δ {number(view.act_threshold)}"))
+    if tested is not None and tested.max_act > 0:
+        marks.append(Marked(tested.max_act, f"your text {number(tested.max_act)}", is_own=True))
+    show_picture(picture(found, here.mode, marks), "fv_feature_histogram", on_try=try_span)
 
 
 def show_side(here: Here, looked: Looked, view: FeatureView) -> None:
-    """Relevance, numbers by dataset, neighbours, output tokens."""
+    """Relevance, activity by dataset, nearest features, output tokens."""
     for judged in view.judged:
         choose_verdict(here, looked.sae_id, view.feature_id, judged)
-    _section("By data set")
-    st.html(_measured_html(view))
-    if view.output_tokens:
-        _section("Pushes the model towards")
-        cells = "".join(
-            f'<span class="fv-pill" style="display:inline-block;width:auto;margin:0 4px 4px 0">'
-            f"{escape(visible_token(token))}</span>"
-            for token in view.output_tokens
-        )
-        st.html(f'<div class="fv-spans">{cells}</div>')
-    if view.neighbours:
-        _section("Nearest features", "By the cosine of their decoder directions: what they write into the model.")
-        show_links(view.neighbours, looked, "near")
+    _section("By data set", "The bar is the share of a data set's texts on which the feature is active at all.")
+    st.html(_measured_html(view, here.mode))
+    _outputs(view, here)
+    _near(here, looked, view)
+
+
+def _outputs(view: FeatureView, here: Here) -> None:
+    if not view.output_tokens:
+        return
+    help = (
+        "What its direction adds to the model's scores of output tokens, read off the weights. Pale ones are within "
+        f"{number(PROMOTED_STDS)} standard deviations: chance puts such tokens first in a vocabulary of this size."
+    )
+    for words, tokens in (("Pushes the model towards", view.output_tokens), ("and away from", view.low_tokens)):
+        if tokens:
+            _section(words, help)
+            st.html(tokens_html(tokens, here.mode))
+
+
+def _near(here: Here, looked: Looked, view: FeatureView) -> None:
+    """Features to go on to: alike in what they write, or active on the same texts, which takes a pass over them all."""
+    _section("Nearest features", NEAR_HELP)
+    asked = state.query_text("near") if state.query_text("near") in NEAR else "direction"
+    st.segmented_control(
+        "Near by",
+        list(NEAR),
+        format_func=NEAR.__getitem__,
+        required=True,
+        label_visibility="collapsed",
+        **follow("fv_feature_near", "near", asked, default="direction"),
+    )
+    links = view.neighbours
+    if asked == "texts":
+        links = read_together(here.database, looked, resources.together(here.database, looked.table, view.feature_id))
+    if links:
+        show_links(links, looked, "near")
+    else:
+        st.caption("None was found." if asked == "texts" else "No feature with a similar direction is known.")
 
 
 def show_links(links: Sequence[Linked], looked: Looked, key: str) -> None:
@@ -188,52 +188,53 @@ def _section(words: str, help: str | None = None) -> None:
     st.markdown(f"**{words}**", help=help)
 
 
-def _measured_html(view: FeatureView) -> str:
-    heads = ("", "density", "texts", "max", "p95")
-    rows = [(m.dataset, m.density, m.documents, m.max_act, m.p95_act) for m in view.measured]
-    style = "padding:2px 6px;text-align:right;font-variant-numeric:tabular-nums;font-size:.82rem"
-    left = "padding:2px 6px 2px 0;text-align:left;font-size:.82rem;overflow-wrap:anywhere"
-    head = "".join(f'<th class="fv-quiet" style="{style}">{h}</th>' for h in heads)
-    body = "".join(
-        f'<tr><td style="{left}" dir="auto">{escape(visible(name))}</td>'
-        + "".join(f'<td style="{style}">{escape(value)}</td>' for value in values)
-        + "</tr>"
-        for name, *values in rows
-    )
+def _measured_html(view: FeatureView, mode: Mode) -> str:
+    """One row a dataset: a bar for the share of texts, the texts, the maximum and the density."""
+    colours = palette(mode)
+    shades = {"anchor": colours.anchor, "seed": colours.seed, "generated": colours.generated}
+    style = "padding:2px 0 2px 8px;text-align:right;font-variant-numeric:tabular-nums;font-size:.82rem"
+    left = "padding:2px 0;text-align:left;font-size:.82rem;overflow-wrap:anywhere"
+    head = "".join(f'<th class="fv-quiet" style="{style}">{h}</th>' for h in ("texts", "max", "density"))
+    body = ""
+    for m in view.measured:
+        width = 0.0 if m.share is None else round(100 * min(m.share, 1.0), 1)
+        bar = (
+            f'<div style="width:80px;height:8px;border-radius:4px;background:{colours.hairline}">'
+            f'<div style="width:{width}%;height:8px;border-radius:4px;min-width:{2 if width else 0}px;'
+            f'background:{shades.get(m.role, colours.covered)}"></div></div>'
+        )
+        texts = f'<span title="{escape(visible(f"{m.documents} {m.of_documents}"))}">{escape(percent(m.share))}</span>'
+        top = f'<span title="{escape(f"95th percentile {m.p95_act}")}">{escape(m.max_act)}</span>'
+        body += (
+            f'<tr><td style="{left}" dir="auto">{escape(visible(m.dataset))}</td><td>{bar}</td>'
+            f'<td style="{style}">{texts}</td><td style="{style}">{top}</td>'
+            f'<td style="{style}">{escape(m.density)}</td></tr>'
+        )
+    head = f'<th style="{left}"></th><th></th>{head}'
     return f'<table style="width:100%;border-collapse:collapse"><tr>{head}</tr>{body}</table>'
 
 
-def test_box(here: Here, looked: Looked, view: FeatureView) -> Tested | None:
-    """A reader's own text under this feature; the model loads in the background."""
-    text = state.query_text("text", MAX_TEST_CHARS)
-    st.text_area(
-        "Try your own text",
-        placeholder="Type or paste a sentence: where does this feature fire in it?",
-        max_chars=MAX_TEST_CHARS,
-        height=96,
-        help="Ctrl+Enter tests it. The text stands in the address, so a link shows the same.",
-        **follow("fv_feature_text", "text", text),
-    )
-    st.button("Test", key="fv_feature_test", icon=":material/play_arrow:")
-    if not text.strip():
-        return None
-    waiting = "Warming up: the model reads your text; the result appears by itself."
-    try:
-        found = ready(waiting, resources.encoded_text(str(here.root), looked.sae_id, text))
-    except FacvizError as error:
-        st.error(str(error))
-        return None
-    return None if found is None else try_text(here.database, view, looked.sae_id, found[0])
+def tokens_html(tokens: Sequence[OutputToken], mode: Mode) -> str:
+    """Output tokens as pills, strongest first; those that do not stand out are pale."""
+    pale = f"font-weight:400;color:{palette(mode).muted}"
+    cells = ""
+    for t in tokens:
+        title = escape(f"{number(t.stds)} standard deviations from the mean")
+        style = f"{_TOKEN_STYLE};{'' if t.stands_out else pale}"
+        cells += f'<span class="fv-pill" style="{style}" title="{title}">{escape(visible_token(t.token))}</span>'
+    return f'<div class="fv-spans" dir="auto">{cells}</div>'
 
 
-def show_tested(here: Here, looked: Looked, tested: Tested) -> None:
-    """Where the text fires, whether that counts, and what else it activates."""
-    icon = ":material/check_circle:" if tested.is_active else ":material/radio_button_unchecked:"
-    st.markdown(f"{icon} {plain_markdown(tested.verdict)}")
-    st.html(spans_html([tested.row], mode=here.mode, context="full", warn=here.blurred))
-    if tested.others:
-        _section("Strongest features on it", "Activations of two features do not compare exactly.")
-        show_links([replace(link, words=f"{link.words} · {link.why}") for link in tested.others], looked, "tested")
+def show_versions(here: Here, looked: Looked, view: FeatureView) -> None:
+    """What each machine wrote, with what it would change in the words that are shown."""
+    versions = read_versions(here.database, looked.sae_id, view.feature_id, view.said)
+    if not versions:
+        st.caption("No machine has explained this feature yet.")
+    for version in versions:
+        mark = " · <b>shown above</b>" if version.is_shown else ""
+        words = version.diff_html or (escape(visible(version.text)) if version.text else "")
+        facts = f'<div class="fv-quiet" dir="auto">{escape(visible(f"{version.by} · {version.facts}"))}{mark}</div>'
+        st.html(f'<div style="padding:4px 0"><div dir="auto">{words}</div>{facts}</div>')
 
 
 def show_history(here: Here, looked: Looked, feature_id: int) -> None:

@@ -1,4 +1,4 @@
-"""What the features page is made of: search and filters that live in the address, the table, its pages."""
+"""The features page's frame: totals, what is looked at, and the table with its order, pages and what can be done."""
 
 from __future__ import annotations
 
@@ -6,36 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import streamlit as st
 
-from facviz.errors import FacvizError
-from facviz.store.feature_table import TableFilter
-from facviz.ui import resources, state
+from facviz.ui import state
 from facviz.ui.components.address import follow, open_feature
+from facviz.ui.components.feature_bulk import decide_on_all
+from facviz.ui.components.feature_saved import export_table
+from facviz.ui.components.feature_search import FIRST_PAGE, Asked, show_filters
+from facviz.ui.components.feature_text import MAX_TEXT
 from facviz.ui.components.style import WIDE
-from facviz.ui.components.waiting import ready
 from facviz.ui.frame import Here
-from facviz.views.decisions import STATUS_WORDS, VERDICTS
-from facviz.views.features import (
-    COLUMNS,
-    HIGH_FIRST,
-    STATE_WORDS,
-    FeaturesView,
-    Totals,
-    closest,
-)
+from facviz.views.features import HIGH_FIRST, STATE_WORDS, FeaturesView, Lens, Totals, read_features
 from facviz.views.format import UNKNOWN
 from facviz.views.palette import blend, palette
 from facviz.views.scope import Looked
 
-SEARCHES = {"text": "In explanations", "word": "On a word", "meaning": "By meaning"}
-_PLACEHOLDERS = {
-    "text": "part of an explanation, or a feature's number",
-    "word": "a word as it stands in the texts: which features fire on it?",
-    "meaning": "what you are looking for, in your own words",
-}
-_FIRST_PAGE = ("page",)
 _TABLE_KEY = "fv_features_table"
 _ROUND = "fv_features_round"
 _WIDTHS = {
@@ -48,8 +33,9 @@ _WIDTHS = {
     "max": 72,
     "score": 66,
 }
-_WIDTHS |= {"relevance": 82, "theme": 110, "status": 110}
-_NUMBERS = ("density", "documents", "max", "score", "match")
+_WIDTHS |= {"relevance": 82, "theme": 110, "status": 110, "share_a": 92, "share_b": 92, "q": 72}
+_SAYING = 170  # a match in words needs more room than a number
+_NUMBERS = ("density", "documents", "max", "score", "match", "share_a", "share_b", "q")
 _HELP = {
     "explanation": "What the feature seems to respond to; a person's words win over a machine's.",
     "status": "What a person decided about the explanation.",
@@ -59,60 +45,21 @@ _HELP = {
     "documents": "Texts of this data set on which it is active at all.",
     "max": "Its highest activation on this data set, on this SAE's own scale.",
     "score": "How well the explanation tells its held-out spans from others (AUROC by embedding; 0.5 is chance).",
-    "match": "How many spans peak on the word, or how near the explanation is in meaning (cosine).",
+    "share_a": "Share of the first data set's texts on which it is active at all.",
+    "share_b": "Share of the second data set's texts on which it is active at all.",
+    "q": "Chance of being wrong in calling this a difference, over all features tested (Benjamini-Hochberg).",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the address asks of the table."""
+class Shown:
+    """What the table shows and how it came to be asked for."""
 
-    words: str
-    kind: str
-    sort: str
-    descending: bool
-    page: int
-    chosen: TableFilter
-
-
-def asked() -> Asked:
-    """Read the address; what makes no sense there is as if it were absent."""
-    kind = state.query_text("by") if state.query_text("by") in SEARCHES else "text"
-    words = state.query_text("search").strip()
-    sort = state.query_text("sort")
-    is_search = bool(words) and kind != "text"
-    name = sort.removeprefix("-")
-    if name not in COLUMNS or (name == "match" and not is_search):
-        sort = "-match" if is_search else "-density"
-    low, high = _densities()
-    chosen = TableFilter(
-        statuses=_listed("status", STATUS_WORDS),
-        verdicts=_listed("relevance", dict.fromkeys(VERDICTS)),
-        states=_listed("coverage", STATE_WORDS),
-        min_density=low,
-        max_density=high,
-        with_dead=state.query_text("dead") == "1",
-        with_always_on=state.query_text("always_on") == "1",
-        text=words if kind == "text" else "",
-        word=words if kind == "word" else "",
-    )
-    return Asked(words, kind, sort.removeprefix("-"), sort.startswith("-"), state.query_int("page") or 1, chosen)
-
-
-def _listed(param: str, known: Mapping[str, object]) -> tuple[str, ...]:
-    return tuple(part for part in state.query_text(param).split(",") if part in known)
-
-
-_DENSITIES = {0.0: "0", 1e-5: "0.001 %", 1e-4: "0.01 %", 1e-3: "0.1 %", 1e-2: "1 %", 1e-1: "10 %", 1.0: "100 %"}
-
-
-def _densities() -> tuple[float, float]:
-    low, _, high = state.query_text("density").partition(",")
-    try:
-        bounds = float(low), float(high)
-    except ValueError:
-        return 0.0, 1.0
-    return bounds if bounds[0] in _DENSITIES and bounds[1] in _DENSITIES and bounds[0] <= bounds[1] else (0.0, 1.0)
+    here: Here
+    looked: Looked
+    now: Asked
+    lens: Lens
+    view: FeaturesView
 
 
 def show_totals(totals: Totals, looked: Looked) -> None:
@@ -142,99 +89,17 @@ def choose_table(looked: Looked) -> None:
                 label,
                 list(words),
                 format_func=words.__getitem__,
-                **follow(f"fv_features_{param}", param, value, resets=_FIRST_PAGE),
+                **follow(f"fv_features_{param}", param, value, resets=FIRST_PAGE),
             )
 
 
-def search_bar(now: Asked) -> None:
-    """Search, filters and order in one row."""
-    left, middle, right = st.columns([5, 5, 2], vertical_alignment="bottom")
-    with left:
-        st.text_input(
-            "Search",
-            placeholder=_PLACEHOLDERS[now.kind],
-            max_chars=200,
-            icon=":material/search:",
-            **follow("fv_features_search", "search", now.words, resets=(*_FIRST_PAGE, "sort")),
-        )
-    with middle:
-        st.segmented_control(
-            "Search by",
-            list(SEARCHES),
-            format_func=SEARCHES.__getitem__,
-            required=True,
-            label_visibility="collapsed",
-            **follow("fv_features_by", "by", now.kind, default="text", resets=(*_FIRST_PAGE, "sort")),
-        )
-    with right:
-        _filters(now.chosen)
-
-
-def _filters(chosen: TableFilter) -> None:
-    n = sum(map(bool, (chosen.statuses, chosen.verdicts, chosen.states, chosen.with_dead, chosen.with_always_on)))
-    n += (chosen.min_density, chosen.max_density) != (0.0, 1.0)
-    label = f"Filters · {n}" if n else "Filters"
-    with st.popover(label, icon=":material/filter_list:", width="stretch", key="fv_features_filters"):
-        for param, words, options, value in (
-            ("coverage", "Coverage", STATE_WORDS, chosen.states),
-            ("relevance", "Relevant to the task", {v: v for v in VERDICTS}, chosen.verdicts),
-            ("status", "Review", STATUS_WORDS, chosen.statuses),
-        ):
-            st.pills(
-                words,
-                list(options),
-                format_func=options.__getitem__,
-                selection_mode="multi",
-                **follow(f"fv_features_{param}", param, list(value), resets=_FIRST_PAGE),
-            )
-        bounds = (chosen.min_density, chosen.max_density)
-        key = f"fv_features_density_{bounds[0]}_{bounds[1]}"
-        st.select_slider(
-            "Density",
-            list(_DENSITIES),
-            bounds,
-            format_func=_DENSITIES.__getitem__,
-            key=key,
-            on_change=_write_density,
-            args=(key,),
-        )
-        for param, words, on in (
-            ("always_on", "Show always-on features", chosen.with_always_on),
-            ("dead", "Show dead features", chosen.with_dead),
-        ):
-            st.toggle(words, **follow(f"fv_features_{param}", param, on, resets=_FIRST_PAGE))
-        if n:
-            st.button("Clear filters", key="fv_features_clear", on_click=_clear, width="stretch")
-
-
-def _write_density(key: str) -> None:
-    low, high = st.session_state[key]
-    state.set_query(density=None if (low, high) == (0.0, 1.0) else f"{low},{high}", page=None)
-
-
-def _clear() -> None:
-    state.set_query(**dict.fromkeys(("coverage", "relevance", "status", "density", "dead", "always_on", "page")))
-
-
-def by_meaning(here: Here, looked: Looked, words: str) -> dict[int, float] | None:
-    """Explanations nearest in meaning; None while the embedder warms up or when it cannot be had, which is said."""
-    explained = resources.explanation_vectors(here.database, looked.sae_id)
-    waiting = "Warming up: explanations are being embedded; the table appears by itself."
-    try:
-        found = ready(waiting, explained, resources.embedded_query(words))
-    except FacvizError as error:
-        st.error(str(error))
-        return None
-    if found is None:
-        return None
-    (feature_ids, vectors), query = found
-    return closest(feature_ids, vectors, np.asarray(query))
-
-
-def show_table(view: FeaturesView, now: Asked, looked: Looked, here: Here) -> None:
+def show_table(here: Here, looked: Looked, now: Asked, lens: Lens, clusters: Mapping[int, str]) -> None:
     """The table: a click on a row opens the feature, a click on a heading sorts all pages by it."""
+    order = {"sort": now.sort, "descending": now.descending, "page": now.page, "lens": lens}
+    view = read_features(here.database, looked, now.chosen, **order)  # type: ignore[arg-type]
+    shown = Shown(here, looked, now, lens, view)
     st.html(WIDE)
-    _order_row(view, now)
+    _order_row(shown, clusters)
     turn = st.session_state.setdefault(_ROUND, 0)
     event = st.dataframe(
         {name: [_cell(name, line.cells[name]) for line in view.lines] for name in view.columns},
@@ -242,13 +107,13 @@ def show_table(view: FeaturesView, now: Asked, looked: Looked, here: Here) -> No
         height="content",
         row_height=36,
         hide_index=True,
-        column_config={name: _column(name, now, here) for name in view.columns},
+        column_config={name: _column(name, shown) for name in view.columns},
         key=f"{_TABLE_KEY}_{turn}",
         on_select="rerun",
         selection_mode=("single-cell", "single-column"),
         alt=f"{view.found}, one a row; choose a row to open the feature.",
     )
-    _follow_click(event, view, now, looked)
+    _follow_click(event, shown)
     if view.n_pages > 1:
         with st.container(horizontal=True, horizontal_alignment="center"):
             page = min(now.page, view.n_pages)
@@ -261,17 +126,19 @@ def _turn_to(key: str) -> None:
     state.set_query(page=page if page > 1 else None)
 
 
-def _order_row(view: FeaturesView, now: Asked) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
-        shown = f" · {view.first}" if view.n_pages > 1 else ""
-        st.markdown(f"**{view.found}**{shown}")
+def _order_row(shown: Shown, clusters: Mapping[int, str]) -> None:
+    view, now = shown.view, shown.now
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        pages = f" · {view.first}" if view.n_pages > 1 else ""
+        st.markdown(f"**{view.found}**{pages}")
         st.space("stretch")
+        show_filters(shown.here, now, shown.looked, clusters)
         st.selectbox(
             "Sort by",
             list(view.columns),
-            format_func=COLUMNS.__getitem__,
+            format_func=lambda name: view.headings[name],
             label_visibility="collapsed",
-            width=190,
+            width=170,
             key="fv_features_sort",
             index=None if now.sort not in view.columns else list(view.columns).index(now.sort),
             on_change=_sort_by_choice,
@@ -284,6 +151,8 @@ def _order_row(view: FeaturesView, now: Asked) -> None:
             args=(now.sort, not now.descending),
             help="Turn the order around. A click on a heading of the table sorts by it, too.",
         )
+        export_table(shown.here, shown.looked, now, shown.lens)
+        decide_on_all(shown.here, shown.looked, now, shown.lens, view.n_found)
 
 
 def _sort_by_choice() -> None:
@@ -296,13 +165,17 @@ def _sort(name: str, descending: bool) -> None:
     state.set_query(sort=f"{'-' * descending}{name}", page=None)
 
 
-def _follow_click(event: Any, view: FeaturesView, now: Asked, looked: Looked) -> None:
+def _follow_click(event: Any, shown: Shown) -> None:
     """Act on a chosen cell or heading once: the table is drawn anew afterwards, without a selection."""
     cells, columns = event["selection"]["cells"], event["selection"]["columns"]
+    view, now = shown.view, shown.now
     if cells or columns:
         st.session_state[_ROUND] += 1
     if cells and cells[0][0] < len(view.lines):
-        open_feature(view.lines[cells[0][0]].feature_id, {"sae": looked.sae_id, "dataset": looked.dataset.name})
+        where = {"sae": shown.looked.sae_id, "dataset": shown.looked.dataset.name}
+        if now.view == "text":
+            where["text"] = state.query_text("text", MAX_TEXT)
+        open_feature(view.lines[cells[0][0]].feature_id, where)
     if columns:
         name = str(columns[0])
         _sort(name, not now.descending if name == now.sort else name in HIGH_FIRST)
@@ -316,8 +189,9 @@ def _cell(name: str, text: str) -> object:
     return [] if text == UNKNOWN else text.split(", ")
 
 
-def _column(name: str, now: Asked, here: Here) -> Any:
-    label = COLUMNS[name] + ("" if name != now.sort else " ▾" if now.descending else " ▴")
+def _column(name: str, shown: Shown) -> Any:
+    now, here, lens = shown.now, shown.here, shown.lens
+    label = shown.view.headings[name] + ("" if name != now.sort else " ▾" if now.descending else " ▴")
     if name == "coverage":
         colours = palette(here.mode)
         shades = {state: blend(getattr(colours, state), 0.35, colours.paper) for state in STATE_WORDS}
@@ -326,4 +200,8 @@ def _column(name: str, now: Asked, here: Here) -> Any:
             label, help=_HELP[name], width=_WIDTHS[name], options=list(shades), color=list(shades.values())
         )
     side: Literal["left", "right"] = "right" if name in _NUMBERS else "left"
-    return st.column_config.TextColumn(label, help=_HELP.get(name), width=_WIDTHS[name], alignment=side)
+    help, width = _HELP.get(name), _WIDTHS[name]
+    if name == "match":
+        help = lens.help
+        side, width = ("right", width) if lens.words is None else ("left", _SAYING)
+    return st.column_config.TextColumn(label, help=help, width=width, alignment=side)

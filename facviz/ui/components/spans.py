@@ -13,7 +13,7 @@ from facviz.ui.frame import Here
 from facviz.views.feature import Sample, Spans
 from facviz.views.heat import Context, SpanRow, spans_html
 
-CONTEXTS: dict[Context, str] = {"near": "Near", "window": "Window", "full": "Full text"}
+CONTEXTS: dict[Context, str] = {"near": "± 5", "window": "± 16", "full": "Full text"}
 AMOUNTS = (5, 10, 20, 50)
 
 
@@ -66,5 +66,5 @@ def _half(words: str, rows: Sequence[SpanRow], here: Here, context: Context) -> 
 
 def show_samples(samples: Sequence[Sample], here: Here) -> None:
     """Verified texts as they stand, each with its activation."""
-    rows = [SpanRow((s.text,), (0.0,), 1.0, None, note=s.note) for s in samples]
+    rows = [sample.row for sample in samples]
     st.html(spans_html(rows, mode=here.mode, context="full", warn=here.blurred))

@@ -17,6 +17,12 @@ _CSS = """
 .fv-explanation{{font-size:1.5rem;line-height:1.35;font-weight:600;color:{ink};overflow-wrap:anywhere}}
 .fv-quiet{{color:{muted};font-size:.85rem}}
 [data-testid="stBaseButton-primary"],[data-testid="stBaseButton-primaryFormSubmit"],[data-tag]{{color:{on_accent}}}
+.fv-facts td{{padding:.15rem 1rem .15rem 0;vertical-align:top;font-size:.9rem;font-variant-numeric:tabular-nums}}
+.fv-here td{{font-weight:600}}
+.fv-table{{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}}
+.fv-table th,.fv-table td{{text-align:left;padding:.35rem .9rem .35rem 0;border-bottom:1px solid {hairline};
+vertical-align:top}}
+.fv-table th{{color:{muted};font-weight:400}}
 .fv-missing{{color:{missing}}} .fv-filled{{color:{filled}}} .fv-covered{{color:{covered}}}
 """
 
