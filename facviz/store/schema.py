@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised with every change of a table; a workspace written by a newer facviz is refused."""
 
 MODE = "inference"
@@ -230,6 +230,21 @@ TABLES: dict[str, pa.Schema] = {
             ("weak_id", pa.string()),
             ("margin", pa.float64()),
             ("state", pa.string()),
+        ]
+    ),
+    "evaluation": pa.schema(
+        [
+            ("eval_id", pa.string()),
+            ("task", pa.string()),
+            ("arm", pa.string()),
+            ("rng_seed", pa.int64()),  # null where several seeds were averaged
+            ("n_train", pa.int32()),
+            ("n_added", pa.int32()),
+            ("metric", pa.string()),
+            ("value", pa.float64()),
+            ("low", pa.float64()),
+            ("high", pa.float64()),
+            ("settings", pa.string()),
         ]
     ),
 }
