@@ -217,9 +217,9 @@ def evaluation_summary():
             point("gold", 31, 0.9727, 0.9778, 0.8606),
         ],
         "correlation": [
-            {"over": "arms", "with_gold": True, "n": 4, "r": 0.979, "low": 0.298, "high": 0.9996},
-            {"over": "arms", "with_gold": False, "n": 3, "r": 0.978, "low": None, "high": None},
-            {"over": "sizes", "with_gold": False, "n": 1, "r": None, "low": None, "high": None},
+            {"over": "arms", "without": [], "n": 4, "r": 0.979, "low": 0.298, "high": 0.9996},
+            {"over": "arms", "without": ["gold"], "n": 3, "r": 0.978, "low": None, "high": None},
+            {"over": "sizes", "without": ["gold", "seed"], "n": 1, "r": None, "low": None, "high": None},
         ],
         "versions": {"facviz": "0.1.0", "scikit-learn": "1.9.1", "evaluation": 1},
         "seconds": 29.4,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from facviz.evaluation.arms import GOLD_ARM
+from facviz.evaluation.arms import GOLD_ARM, SEED_ARM
 from facviz.evaluation.correlation import correlate
 from facviz.evaluation.intervals import Interval
 
@@ -59,7 +59,7 @@ def evaluation_rows(summary: Mapping[str, Any], seeds: Sequence[int]) -> list[di
     if ceiling := summary["ceiling"]:
         add(CEILING, "auprc", ceiling["auprc"], (ceiling["n_train"], 0), ceiling["low"], ceiling["high"])
     for found in summary["correlation"]:
-        name = f"r_fac_auprc/{found['over']}/{'with' if found['with_gold'] else 'without'}_gold"
+        name = "/".join(["r_fac_auprc", found["over"], *(f"without_{arm}" for arm in found["without"])])
         add("", name, found["r"], (found["n"], 0), found["low"], found["high"])
     return rows
 
@@ -70,11 +70,14 @@ def rounded(interval: Interval) -> dict[str, float]:
 
 
 def correlations(arms: Sequence[Mapping[str, Any]], frontier: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """r(FAC, AUPRC) over arms of equal size, and over every size of every arm; each with and without gold."""
+    """r(FAC, AUPRC) over arms of equal size, and over every size of every arm; with and without reference arms.
+
+    The gold arm, and the seed set alone on the floor, can each make a correlation by themselves.
+    """
     found = []
     for over, points in (("arms", arms), ("sizes", [*arms[:1], *frontier])):
-        for with_gold in (True, False):
-            kept_points = [p for p in points if with_gold or p["arm"] != GOLD_ARM]
-            r = correlate([p["fac"] for p in kept_points], [p["auprc"] for p in kept_points])
-            found.append({"over": over, "with_gold": with_gold, **dataclasses.asdict(r)})
+        for without in ((), (GOLD_ARM,), (GOLD_ARM, SEED_ARM)):
+            kept = [p for p in points if p["arm"] not in without]
+            r = correlate([p["fac"] for p in kept], [p["auprc"] for p in kept])
+            found.append({"over": over, "without": list(without), **dataclasses.asdict(r)})
     return found

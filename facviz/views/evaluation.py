@@ -9,7 +9,7 @@ from typing import Any, Literal
 from facviz.errors import InputError
 from facviz.store.manifest import Manifest
 from facviz.store.queries import Queries
-from facviz.views.format import count, number, percent, short
+from facviz.views.format import count, count_of, number, percent, short
 
 Summary = Mapping[str, Any]
 Meaning = Literal["seed", "generated", "anchor", "exhausted"]
@@ -20,6 +20,7 @@ CHANCE = 0.5
 TELLS = 0.6
 """AUROC from which on a head is said to tell generated from real."""
 _NAMES = {"seed": "Seed set alone", "gold": "+ real texts", "unverified": "+ turned-down texts"}
+_LEFT_OUT = {"gold": "real texts", "seed": "the seed set alone"}
 _MEANINGS: dict[str, Meaning] = {"seed": "seed", "gold": "anchor", "unverified": "exhausted"}
 _HELP = {
     "seed": "Its own positives, repeated until the arm is as large as the others.",
@@ -136,13 +137,10 @@ def _arm(row: Mapping[str, Any]) -> Arm:
         "Arm": arm_name(row["arm"]),
         "AUPRC": _interval(row["auprc"], row["low"], row["high"]),
         "To the seed set alone": "–" if gain is None else _signed(gain),
-        "Positives": f"{count(row['n_positive'])}, {count(row['n_distinct_positive'])} different",
-        "Negatives": count(row["n_negative"]),
+        "Positives": _amount(row["n_positive"], row["n_distinct_positive"]),
         "FAC": percent(row["fac"]),
         "Missing covered": percent(row["missing_coverage"]),
-        "Told from real (AUROC)": "–"
-        if probe is None
-        else _interval(probe["auroc"], probe["lowest"], probe["highest"]),
+        "Told from real": "–" if probe is None else _interval(probe["auroc"], probe["lowest"], probe["highest"]),
     }
     bounds = row["auprc"], row["low"], row["high"]
     key = row["arm"]
@@ -254,13 +252,14 @@ def _labels(summary: Summary) -> str:
 
 def _correlation(found: Mapping[str, Any]) -> str:
     over = "arms of equal size" if found["over"] == "arms" else "all sizes of all arms"
-    gold = "with" if found["with_gold"] else "without"
+    left_out = " and ".join(_LEFT_OUT.get(arm, arm) for arm in found["without"])
+    over += f", without {left_out}" if left_out else ""
     if found["r"] is None:
-        return f"Over {over}, {gold} real texts: not defined for {count(found['n'])} points."
+        return f"Over {over}: not defined for {count_of(found['n'], 'point')}."
     interval = "no interval for so few points"
     if found["low"] is not None:
         interval = f"95 % interval {number(found['low'])} to {number(found['high'])}"
-    return f"Over {over}, {gold} real texts: r = {number(found['r'])}, {count(found['n'])} points, {interval}."
+    return f"Over {over}: r = {number(found['r'])}, {count(found['n'])} points, {interval}."
 
 
 def _limits(summary: Summary) -> tuple[str, ...]:
@@ -275,6 +274,10 @@ def _limits(summary: Summary) -> tuple[str, ...]:
             "was known before."
         )
     return tuple(said)
+
+
+def _amount(n: int, n_different: int) -> str:
+    return count(n) if n == n_different else f"{count(n)}, {count(n_different)} different"
 
 
 def _interval(value: float, low: float | None, high: float | None) -> str:

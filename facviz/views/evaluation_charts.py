@@ -6,18 +6,21 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from facviz.views.evaluation import Meaning, Point, Result
+from facviz.views.evaluation import Arm, Meaning, Point, Result
 from facviz.views.format import count, number, percent
 from facviz.views.palette import Mode, palette
-from facviz.views.plot import add_line, add_vertical, label_ends, new_figure, plain, share_axis
+from facviz.views.plot import add_key, add_line, add_vertical, label_ends, new_figure, plain, share_axis
 
 _SYMBOLS: dict[Meaning, str] = {"seed": "circle-open", "generated": "circle", "anchor": "diamond", "exhausted": "x"}
+_SIGNS: dict[Meaning, str] = {"seed": "○", "generated": "●", "anchor": "◆", "exhausted": "✖"}
 _ROW_PX = 46
 
 
 def arm_intervals(result: Result, mode: Mode) -> go.Figure:
     """A dot and its interval for every arm, with the floor and the ceiling as labelled lines."""
     figure, colours = new_figure(mode, 96 + _ROW_PX * len(result.arms)), palette(mode)
+    lowest = min([result.prevalence, *(arm.low for arm in result.arms)])
+    span = (max(0.0, lowest - 0.08), 1.0)
     for place, arm in enumerate(result.arms):
         colour = getattr(colours, arm.meaning)
         ends = {"x": [arm.low, arm.high], "y": [place, place], "mode": "lines"}
@@ -25,20 +28,17 @@ def arm_intervals(result: Result, mode: Mode) -> go.Figure:
         figure.add_scatter(
             x=[arm.auprc],
             y=[place],
-            mode="markers+text",
+            mode="markers",
             marker={
                 "color": colour,
                 "size": 13,
                 "symbol": _SYMBOLS[arm.meaning],
                 "line": {"color": colour, "width": 2},
             },
-            text=[f"<b>{number(arm.auprc)}</b>"],
-            textposition="top center",
             hovertext=[f"{plain(arm.name)}<br>AUPRC {plain(arm.row['AUPRC'])}<br>FAC {plain(arm.row['FAC'])}"],
             hoverinfo="text",
         )
-    lowest = min([result.prevalence, *(arm.low for arm in result.arms)])
-    span = (max(0.0, lowest - 0.08), 1.0)
+        _beside(figure, arm, place, is_left=2 * arm.auprc > sum(span))
     add_vertical(figure, result.prevalence, f"floor {number(result.prevalence)}", colours.muted, span)
     if result.ceiling is not None:
         add_vertical(figure, result.ceiling, f"all real texts {number(result.ceiling)}", colours.anchor, span)
@@ -46,6 +46,18 @@ def arm_intervals(result: Result, mode: Mode) -> go.Figure:
     names = [plain(arm.name, 40) for arm in result.arms]
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, showgrid=False, ticklabelstandoff=8)
     return figure.update_yaxes(range=[len(names) - 0.5, -0.7])
+
+
+def _beside(figure: go.Figure, arm: Arm, place: int, *, is_left: bool) -> None:
+    """An arm's number at that end of its interval where there is more room."""
+    figure.add_annotation(
+        x=arm.low if is_left else arm.high,
+        y=place,
+        text=f"<b>{number(arm.auprc)}</b>",
+        showarrow=False,
+        xanchor="right" if is_left else "left",
+        xshift=-12 if is_left else 12,
+    )
 
 
 def quality_over_samples(result: Result, mode: Mode) -> go.Figure:
@@ -60,7 +72,7 @@ def quality_over_samples(result: Result, mode: Mode) -> go.Figure:
         figure.data[-1].update(mode="lines+markers", hovertext=hover, hoverinfo="text")
         figure.data[-1].marker = {"symbol": _SYMBOLS[meaning], "size": 8}
         ends.append((x[-1], y[-1], name, colour))
-    label_ends(figure, ends)
+    label_ends(figure, ends, shown=number)
     lowest = min([result.prevalence, *(p.low for p in result.points)])
     figure.add_hline(y=result.prevalence, line={"color": colours.muted, "width": 1.5, "dash": "dot"})
     figure.update_yaxes(title_text="AUPRC", range=[max(0.0, lowest - 0.05), 1.0])
@@ -95,13 +107,10 @@ def quality_over_coverage(result: Result, mode: Mode) -> go.Figure:
     marks = [*((a.name, a.meaning, a.fac, a.auprc, 0) for a in seed), *marks]
     for name, meaning, fac, auprc, n in marks:
         colour = getattr(colours, meaning)
-        is_last = n in (0, most)
         figure.add_scatter(
             x=[fac],
             y=[auprc],
-            mode="markers+text" if is_last else "markers",
-            text=[plain(name, 40)],
-            textposition="bottom right" if n == 0 else "bottom left",
+            mode="markers",
             marker={
                 "color": colour,
                 "symbol": _SYMBOLS[meaning],
@@ -111,6 +120,8 @@ def quality_over_coverage(result: Result, mode: Mode) -> go.Figure:
             hovertext=[f"{plain(name)}<br>{count(n)} texts added<br>FAC {percent(fac)}<br>AUPRC {number(auprc)}"],
             hoverinfo="text",
         )
+    named = {name: meaning for name, meaning, *_ in marks}
+    add_key(figure, [(getattr(colours, m), _SIGNS[m], plain_name) for plain_name, m in named.items()])
     shares = [fac for _, _, fac, _, _ in marks] or [0.0]
     room = 0.06 * (max(shares) - min(shares) or 1)
     figure.update_xaxes(title_text="FAC of the seed set with what was added", tickformat=".0%")

@@ -85,7 +85,7 @@ def show_details(result: Result, here: Here) -> None:
     items = "".join(f"<li>{escape(said)}</li>" for said in result.correlations)
     right.html(f"<ul>{items}</ul>")
     right.caption(
-        "One reference arm far from the others can make a correlation by itself, so each stands without it too."
+        "A reference arm far from the others can make a correlation by itself, so each number stands without them too."
     )
 
 
