@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import time
 
 import numpy as np
 import pytest
@@ -149,6 +150,23 @@ def test_what_a_kill_interrupts_is_one_head_and_the_end_is_the_same(evaluate, wo
     assert [{k: arm[k] for k in compared} for arm in again["arms"]] == [
         {k: arm[k] for k in compared} for arm in resumed["arms"]
     ]
+
+
+def test_kill_nine_leaves_whole_heads_that_are_not_trained_again(evaluate, workspace, start_python):
+    program = "import sys\nfrom facviz.cli import main\nsys.exit(main(sys.argv[1:]))"
+    asked = ["evaluate", "--task", "toxicity", "--arms", "gold", "--n-seeds", 6, "--n-bootstrap", 100, "--quiet"]
+    process = start_python(program, *asked, "--workspace", workspace.root)
+    folder, heads = workspace.root / "evaluation", []
+    while len(heads) < 3 and process.poll() is None:
+        heads = [path for path in folder.glob("*/*.npz") if path.parent.name != "states"]
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait(30) == -9, process.stderr.read()
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
+    found = evaluate(arms=("gold",), n_seeds=6)
+    assert {path.parent.name for path in heads} == {found["eval_id"]}
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert len(list((folder / found["eval_id"]).glob("*.npz"))) == 6 * (1 + 4) + 1
 
 
 def test_a_rejected_sample_is_in_no_arm(evaluate, workspace):
