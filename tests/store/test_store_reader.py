@@ -38,6 +38,7 @@ PARAMETERS = {
     "review": None,
     "reason": None,
     "author": None,
+    "eval_id": None,
 }
 
 
