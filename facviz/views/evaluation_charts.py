@@ -9,10 +9,9 @@ import plotly.graph_objects as go
 from facviz.views.evaluation import Arm, Meaning, Point, Result
 from facviz.views.format import count, number, percent
 from facviz.views.palette import Mode, palette
-from facviz.views.plot import add_key, add_line, add_vertical, label_ends, new_figure, plain, share_axis
+from facviz.views.plot import add_line, add_vertical, label_ends, new_figure, plain, share_axis
 
 _SYMBOLS: dict[Meaning, str] = {"seed": "circle-open", "generated": "circle", "anchor": "diamond", "exhausted": "x"}
-_SIGNS: dict[Meaning, str] = {"seed": "○", "generated": "●", "anchor": "◆", "exhausted": "✖"}
 _ROW_PX = 46
 
 
@@ -105,23 +104,26 @@ def quality_over_coverage(result: Result, mode: Mode) -> go.Figure:
     seed = [arm for arm in result.arms if arm.key == "seed"]
     marks = [(p.name, p.meaning, p.fac, p.auprc, p.n_added) for p in result.points]
     marks = [*((a.name, a.meaning, a.fac, a.auprc, 0) for a in seed), *marks]
-    for name, meaning, fac, auprc, n in marks:
-        colour = getattr(colours, meaning)
+    for name, meaning in {name: meaning for name, meaning, *_ in marks}.items():
+        colour, own = getattr(colours, meaning), [mark for mark in marks if mark[0] == name]
         figure.add_scatter(
-            x=[fac],
-            y=[auprc],
+            x=[fac for _, _, fac, _, _ in own],
+            y=[auprc for _, _, _, auprc, _ in own],
+            name=plain(name, 40),
             mode="markers",
             marker={
                 "color": colour,
                 "symbol": _SYMBOLS[meaning],
-                "size": 8 + 8 * n / most,
+                "size": [8 + 8 * n / most for *_, n in own],
                 "line": {"color": colour, "width": 1.5},
             },
-            hovertext=[f"{plain(name)}<br>{count(n)} texts added<br>FAC {percent(fac)}<br>AUPRC {number(auprc)}"],
+            hovertext=[
+                f"{plain(name)}<br>{count(n)} texts added<br>FAC {percent(fac)}<br>AUPRC {number(auprc)}"
+                for _, _, fac, auprc, n in own
+            ],
             hoverinfo="text",
         )
-    named = {name: meaning for name, meaning, *_ in marks}
-    add_key(figure, [(getattr(colours, m), _SIGNS[m], plain_name) for plain_name, m in named.items()])
+    figure.update_layout(showlegend=True, legend={"itemsizing": "constant"})
     shares = [fac for _, _, fac, _, _ in marks] or [0.0]
     room = 0.06 * (max(shares) - min(shares) or 1)
     figure.update_xaxes(title_text="FAC of the seed set with what was added", tickformat=".0%")
