@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from facviz.config import CoverageConfig
 from facviz.errors import InputError
-from facviz.store.gap import Gap, read_gap
+from facviz.store.gap import TaskFeatures, read_activity, read_task_features
 from facviz.store.manifest import Manifest
 from facviz.store.queries import Queries
 from facviz.views.charts import ThemeShare
-from facviz.views.coverage import Live, Question, filled_and_tried, make_lens, measure_live, theme_shares
+from facviz.views.coverage import Question, filled_and_tried, theme_shares
 from facviz.views.evaluation import Result, list_evaluations, read_evaluation
 from facviz.views.format import count, interval_percent, number, percent
 from facviz.views.html_page import html_page, html_table, html_text
+from facviz.views.live import Live, make_lens, measure_live
 from facviz.views.loop import coverage_runs, describe_threshold
 from facviz.views.missing import NO_THEME, explanations
 from facviz.views.samples import REASONS
@@ -52,9 +52,9 @@ def stakeholder_report(queries: Queries, manifest: Manifest, coverage_id: str = 
     if not runs:
         raise InputError("There is nothing to report yet; run `facviz coverage` first.")
     run = {**runs[-1], "details": json.loads(runs[-1]["details"])}
-    gap, live, question = _measured(queries, run)
+    task, live, question = _measured(queries, run)
     filled, tried = filled_and_tried(queries, question, live)
-    shares = theme_shares(gap, live, filled, tried, NO_THEME)
+    shares = theme_shares(task.theme, live, filled, tried, NO_THEME)
     closed = closing(queries, run, manifest.latest_done("synthesize"))
     samples = [r for r in queries.rows("sample_records") if r["coverage_id"] == run["coverage_id"]]
     evaluations = [e for e in list_evaluations(manifest).values() if e["coverage_id"] == run["coverage_id"]]
@@ -74,19 +74,13 @@ def stakeholder_report(queries: Queries, manifest: Manifest, coverage_id: str = 
     return html_page(title, f"<main>{''.join(parts)}</main>"), counts
 
 
-def _measured(queries: Queries, run: Row) -> tuple[Gap, Live, Question]:
-    config = CoverageConfig(
-        anchor=run["anchor"],
-        seed=run["seed"],
-        kind=run["threshold_kind"],
-        threshold=run["act_threshold"],
-        level=run["level"],
-        include_always_on=bool(run["details"].get("config", {}).get("include_always_on", False)),
-    )
-    gap = read_gap(queries, run["sae_id"], run["task"], run["relevance_source"], config)
-    live = measure_live(make_lens(gap), config.kind, config.threshold, n_bootstrap=1)
+def _measured(queries: Queries, run: Row) -> tuple[TaskFeatures, Live, Question]:
     names = run["sae_id"], run["task"], run["relevance_source"], run["anchor"], run["seed"], run["level"]
-    return gap, live, Question(*names)
+    question = Question(*names)
+    task = read_task_features(queries, question.sae_id, question.task, question.source, question.anchors)
+    anchor, seed = (read_activity(queries, question.sae_id, name) for name in (question.anchor, question.seed))
+    live = measure_live(make_lens(task, anchor, seed), question.level, run["threshold_kind"], run["act_threshold"])
+    return task, live, question
 
 
 def _answer(run: Row, closed: Closing) -> str:
