@@ -20,6 +20,7 @@ PAGES = {
     "Close the gap": [
         PageInfo("coverage", "Coverage", "Which features does the seed set miss?", ":material/join_inner:"),
         PageInfo("synthesis", "Synthesis", "Which new texts close the gap?", ":material/edit_note:"),
+        PageInfo("evaluation", "Evaluation", "Do the new texts help a model?", ":material/model_training:"),
     ],
     "Operate": [
         PageInfo("jobs", "Jobs", "What is running, and what came of it?", ":material/play_circle:"),

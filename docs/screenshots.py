@@ -17,7 +17,7 @@ from facviz.store.workspace import open_workspace
 from facviz.testing.browser import Server, open_browser, settle, whole_page
 
 IMAGES = Path(__file__).resolve().parent / "images"
-PAGES = ("", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "jobs")
+PAGES = ("", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "evaluation", "jobs")
 
 
 def main() -> None:

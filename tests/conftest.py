@@ -157,3 +157,80 @@ def loop_copy(planted_loop, tmp_path):
     shutil.copytree(planted_loop / "workspace", tmp_path / "workspace")
     (tmp_path / "models").symlink_to(planted_loop / "models")
     return tmp_path
+
+
+@pytest.fixture
+def evaluation_summary():
+    """An evaluation as its stage reports it, with numbers that a person can check in the words made of them."""
+
+    def arm(name, auprc, gain=None, probe=None, **more):
+        n = 0 if name == "seed" else 31
+        base = {"arm": name, "n_available": 40, "n_train": 186, "n_positive": n, "n_distinct_positive": n}
+        base |= {"n_negative": 155, "n_added": n, "auprc": auprc, "low": auprc - 0.02, "high": auprc + 0.02}
+        base |= {"by_seed": [auprc], "gain": gain, "strengths": [0.1], "is_trained": name != "seed", "probe": probe}
+        return base | {"fac": 0.84, "missing_coverage": 0.0} | more
+
+    def gain(value):
+        return {"value": value, "low": value - 0.02, "high": value + 0.02, "share_above": 1.0}
+
+    def probe(auroc):
+        return {
+            "auroc": auroc,
+            "lowest": auroc - 0.05,
+            "highest": auroc + 0.05,
+            "n_each": 31,
+            "against": "real texts of the positive class",
+        }
+
+    def point(name, n, auprc, fac, missing):
+        bounds = {"low": auprc - 0.02, "high": auprc + 0.02}
+        return {"arm": name, "n_added": n, "auprc": auprc, "fac": fac, "missing_coverage": missing} | bounds
+
+    return {
+        "eval_id": "e" * 12,
+        "task": "topic",
+        "coverage_id": "c" * 12,
+        "sae_id": "s" * 12,
+        "anchor": "messages",
+        "seed": "workday",
+        "gold": "messages",
+        "test": "messages",
+        "is_split": True,
+        "positive": ["trips", "recipes"],
+        "backbone": "default",
+        "layer": 15,
+        "n_test": 632,
+        "n_test_positive": 332,
+        "prevalence": 0.5253,
+        "n_exact_duplicates": 141,
+        "n_near_duplicates": 22,
+        "n_other_themes": 0,
+        "n_added": 31,
+        "n_positive": 31,
+        "n_negative": 155,
+        "n_seed_positive": 0,
+        "n_seeds": 5,
+        "rng_seed": 0,
+        "n_bootstrap": 1000,
+        "arms": [
+            arm("seed", 0.5253),
+            arm("paper", 0.9485, gain(0.4231), probe(0.73), fac=0.9952, missing_coverage=0.97),
+            arm("unverified", 0.9205, gain(0.3952), probe(0.93), fac=0.9527, missing_coverage=0.703),
+            arm("gold", 0.9727, gain(0.4474), probe(0.51), fac=0.9778, missing_coverage=0.86),
+        ],
+        "ceiling": {"n_train": 922, "auprc": 0.9833, "low": 0.9754, "high": 0.9903},
+        "frontier": [
+            point("paper", 15, 0.945, 0.971, 0.8182),
+            point("paper", 31, 0.9485, 0.9952, 0.97),
+            point("gold", 15, 0.9601, 0.9517, 0.697),
+            point("gold", 31, 0.9727, 0.9778, 0.8606),
+        ],
+        "correlation": [
+            {"over": "arms", "without": [], "n": 4, "r": 0.979, "low": 0.298, "high": 0.9996},
+            {"over": "arms", "without": ["gold"], "n": 3, "r": 0.978, "low": None, "high": None},
+            {"over": "sizes", "without": ["gold", "seed"], "n": 1, "r": None, "low": None, "high": None},
+        ],
+        "versions": {"facviz": "0.1.0", "scikit-learn": "1.9.1", "evaluation": 1},
+        "seconds": 29.4,
+        "left_out": [],
+    }

@@ -14,6 +14,7 @@ from facviz.config import (
     CaptureConfig,
     CoverageConfig,
     DatasetConfig,
+    EvaluationConfig,
     ExplainConfig,
     RelevanceConfig,
     RunConfig,
@@ -251,6 +252,7 @@ STAGES = [
     CaptureConfig("d"),
     CoverageConfig(),
     DatasetConfig("d", sample=SampleConfig("e", 3)),
+    EvaluationConfig(),
     ExplainConfig(),
     RelevanceConfig(),
     SaeConfig(),
@@ -273,6 +275,8 @@ def other_value(hint, value):
         return dataclasses.replace(
             value, **{first.name: other_value(typing.get_type_hints(hint)[first.name], getattr(value, first.name))}
         )
+    if arguments and dataclasses.is_dataclass(arguments[0]):
+        return arguments[0]() if value is None else None
     if arguments:
         return other_value(arguments[0], value) if value is not None else {int: 1, float: 0.5, str: "x"}[arguments[0]]
     return not value if hint is bool else value + (1 if hint in (int, float) else "x")  # fmt: skip

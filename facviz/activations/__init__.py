@@ -1,6 +1,6 @@
 """Model activations: read at a layer, encoded by an SAE, or captured to train one."""
 
-from facviz.activations.encoder import ALL_ROLES, RENDER_CHUNK, SaeEncoder
+from facviz.activations.encoder import ALL_ROLES, RENDER_CHUNK, PooledStates, SaeEncoder
 from facviz.activations.forward import (
     ContentActs,
     activations_at_layer,
@@ -28,6 +28,7 @@ __all__ = [
     "ContentActs",
     "LiveActivations",
     "PackedShards",
+    "PooledStates",
     "SaeEncoder",
     "TrainingActivations",
     "activations_at_layer",

@@ -6,10 +6,12 @@ Batched passes may run in reduced precision and only rank; `encode_alone` is the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import sparse
 
 from facviz.activations.forward import ContentActs, content_activations
@@ -22,6 +24,14 @@ from facviz.spans import DocMaxima, pool_maxima
 
 ALL_ROLES = ("user", "assistant", "text")
 RENDER_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PooledStates:
+    """Model activations of documents over their content tokens: the mean and the last; zeros where there are none."""
+
+    mean: npt.NDArray[np.float32]  # [n_docs, d_in]
+    last: npt.NDArray[np.float32]  # [n_docs, d_in]
 
 
 class SaeEncoder:
@@ -75,6 +85,25 @@ class SaeEncoder:
         tokenized = self.renderer.render_many([(0, _as_documents([document])[0])])
         batches = content_activations(self.backbone, tokenized, self._batch_tokens)
         return _collect((self._codes(b) for b in batches), 1, self.d_sae)
+
+    def pool(self, documents: Sequence[Document]) -> tuple[PooledStates, Encoded]:
+        """What `encode` returns, and the model activations it was encoded from, in one pass."""
+        mean = np.zeros((len(documents), self.backbone.d_model), np.float32)
+        last = mean.copy()
+        tokenized = self.renderer.render_many(list(enumerate(documents)))
+        codes = []
+        for batch in content_activations(self.fast, tokenized, self._batch_tokens):
+            codes.append(self._codes(batch))
+            if not len(batch.doc_index):
+                continue
+            acts = batch.acts.float()
+            present, starts, sizes = np.unique(batch.doc_index, return_index=True, return_counts=True)
+            numbers = np.array([batch.documents[i].doc_no for i in present], np.int64)
+            sums = torch.zeros(len(batch.documents), acts.shape[1], device=acts.device)
+            sums.index_add_(0, torch.from_numpy(batch.doc_index).to(acts.device), acts)
+            mean[numbers] = sums[present].cpu().numpy() / sizes[:, None]
+            last[numbers] = acts[starts + sizes - 1].cpu().numpy()
+        return PooledStates(mean, last), _collect(codes, len(documents), self.d_sae)
 
     def _codes(self, batch: ContentActs) -> TokenCodes:
         codes = self.sae.encode(batch.acts, dense=self.dense)

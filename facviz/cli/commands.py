@@ -18,6 +18,7 @@ from facviz.config import (
     CaptureConfig,
     CoverageConfig,
     DatasetConfig,
+    EvaluationConfig,
     ExplainConfig,
     RelevanceConfig,
     RunConfig,
@@ -36,6 +37,7 @@ from facviz.pipeline import (
     coverage,
     data,
     demo,
+    evaluating,
     exchange,
     explaining,
     export,
@@ -49,6 +51,7 @@ from facviz.pipeline import (
     synthesis,
     training,
 )
+from facviz.pipeline.evaluation_inputs import find_run
 from facviz.pipeline.session import Session, sae_row
 from facviz.store.database import rebuild_database
 from facviz.store.workspace import Workspace, open_workspace
@@ -263,12 +266,26 @@ def _synthesize(arguments: argparse.Namespace) -> Result:
         return synthesis.synthesize(session, measured, coverage_config, config), 0
 
 
+def _evaluate_samples(arguments: argparse.Namespace) -> Result:
+    config = _from_flags(EvaluationConfig, arguments)
+    workspace = open_workspace(_workspace_path(arguments))
+    with _locked(arguments, workspace):
+        with workspace.reader() as reader:
+            found = find_run(reader, workspace.manifest, arguments.task, config.coverage)
+        arguments.sae = found["sae_id"]
+        session, _ = _sae_session(arguments, workspace)
+        return evaluating.evaluate(session, arguments.task, config), 0
+
+
 def _export(arguments: argparse.Namespace) -> Result:
     workspace = open_workspace(_workspace_path(arguments))
     out, what, sae = user_path(arguments.out), arguments.what, arguments.sae
     if what not in EXCHANGED:
-        _refuse_flags(arguments, what, ("dataset", "task", "features"))
-        return export.export(workspace, what, out, sae, only_approved=arguments.only_approved), 0
+        _refuse_flags(arguments, what, ("dataset", "task", "features", *(() if what == "samples" else ("format",))))
+        if what == "report" and out.suffix.lower() in (".html", ".htm"):
+            return _export_report(workspace, out), 0
+        wish = {"only_approved": arguments.only_approved, "sample_format": arguments.format or "messages"}
+        return export.export(workspace, what, out, sae, **wish), 0
     _refuse_flags(arguments, what, [flag for flag in EXPORT_FLAGS if flag not in EXCHANGED[what]])
     if "dataset" in EXCHANGED[what] and not arguments.dataset:
         raise InputError(f"Say whose spans to write; give --dataset for export {what}.")
@@ -281,7 +298,7 @@ def _export(arguments: argparse.Namespace) -> Result:
     return _export_html(workspace, out, sae, arguments), 0
 
 
-EXPORT_FLAGS = ("dataset", "task", "features", "only_approved")
+EXPORT_FLAGS = ("dataset", "task", "features", "only_approved", "format")
 EXCHANGED: Mapping[str, Sequence[str]] = {
     "fac-tsv": ("dataset", "task"),
     "neuronpedia": ("dataset", "features"),
@@ -296,6 +313,16 @@ def _refuse_flags(arguments: argparse.Namespace, what: str, flags: Sequence[str]
     if given:
         name = given[0].replace("_", "-")
         raise InputError(f"There is no use for --{name} with {what}; leave it out.")
+
+
+def _export_report(workspace: Workspace, out: Path) -> dict[str, Any]:
+    from facviz.views.report import stakeholder_report
+
+    exchange.check_file(out)
+    with workspace.reader() as reader:
+        page, counts = stakeholder_report(reader, workspace.manifest)
+    write_text_atomically(out, page)
+    return {"out": str(out), **counts}
 
 
 def _export_html(workspace: Workspace, out: Path, sae: str | None, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -362,6 +389,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "relevance": _relevance,
     "coverage": _coverage,
     "synthesize": _synthesize,
+    "evaluate": _evaluate_samples,
     "export": _export,
     "import": _import,
     "tsv-coverage": _tsv_coverage,

@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sae(commands, common)
     _add_features(commands, common)
     _add_gap(commands, common)
+    _add_evaluation(commands, common)
     _add_export(commands, common)
     _add_demo(commands, common)
     return parser
@@ -226,12 +227,28 @@ def _synthesis_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top-p", type=float)
 
 
+def _add_evaluation(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
+    evaluate = _command(commands, "evaluate", common, "do the samples help a head on frozen states?")
+    evaluate.add_argument("--task", required=True)
+    evaluate.add_argument("--coverage", metavar="ID", help="coverage run whose samples count; default: the newest")
+    evaluate.add_argument("--test", metavar="DATASET", help="labelled dataset the head is scored on")
+    evaluate.add_argument("--gold", metavar="DATASET", help="labelled real texts; default: the run's anchor")
+    evaluate.add_argument("--positive", type=_names, metavar="L,L", help="labels of the positive class")
+    evaluate.add_argument("--arms", type=_names, metavar="A,A", help="strategies, unverified, gold; default: all")
+    evaluate.add_argument("--n-added", type=int, metavar="N", help="positives every arm adds")
+    evaluate.add_argument("--min-added", type=int, metavar="N", help="arms with fewer texts are left out")
+    evaluate.add_argument("--n-seeds", type=int, metavar="N", help="seeds, each with other draws and folds")
+    evaluate.add_argument("--n-bootstrap", type=int, metavar="N", help="draws for the intervals")
+
+
 def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
     export = _command(commands, "export", common, "hand results over")
     kinds = ["samples", "features", "lists", "report", "sae", "fac-tsv", "neuronpedia", "review-csv", "html"]
     export.add_argument("what", choices=kinds)
     export.add_argument("--out", required=True, metavar="PATH")
     export.add_argument("--sae", metavar="ID")
+    formats = ["messages", "sft", "prompt-completion", "preference", "alpaca", "sharegpt", "tsv", "parquet", "hf"]
+    export.add_argument("--format", choices=formats, help="of samples; default messages")
     export.add_argument("--only-approved", action="store_true", help="samples that a person approved, and no others")
     export.add_argument("--dataset", help="whose spans and statistics to write")
     export.add_argument("--task", help="whose verdicts to write")

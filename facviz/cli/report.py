@@ -9,13 +9,16 @@ from typing import Any
 def describe(command: str, result: Mapping[str, Any]) -> str:
     """Text for stdout without `--json`."""
     if command == "run":
-        return "\n\n".join([_coverage(result["coverage"]), _synthesis(result["synthesis"]), _sae(result)])
+        helped = [_evaluation(result["evaluation"])] if "evaluation" in result else []
+        return "\n\n".join([_coverage(result["coverage"]), _synthesis(result["synthesis"]), *helped, _sae(result)])
     if command == "coverage":
         return _coverage(result)
     if command == "tsv-coverage":
         return _tsv_coverage(result)
     if command == "synthesize":
         return _synthesis(result)
+    if command == "evaluate":
+        return _evaluation(result)
     if command == "sae":
         return "\n".join([*_lines(_shortened(result)), *_verdict(result.get("health"))])
     return "\n".join(_lines(result))
@@ -76,6 +79,26 @@ def _synthesis(s: Mapping[str, Any]) -> str:
         f"out of {s['n_candidates']} candidates; FAC {s['fac_before']:.3f} → {s['fac_after']:.3f}, "
         f"missing coverage {s['missing_coverage']:.1%}."
     )
+
+
+def _evaluation(e: Mapping[str, Any]) -> str:
+    lines = [
+        f"Head on frozen states of {e['backbone']} at layer {e['layer']}: AUPRC on {e['test']}, {e['n_test']} texts of "
+        f"which {e['n_test_positive']} are {', '.join(e['positive'])} (prevalence {e['prevalence']:.3f}); "
+        f"{e['n_positive']} positives and {e['n_negative']} negatives in every arm, {e['n_seeds']} seeds, "
+        f"95 % intervals over documents and seeds."
+    ]
+    for arm in e["arms"]:
+        gain = arm["gain"]
+        said = (
+            "" if gain is None else f", {gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}) to seed alone"
+        )
+        probe = arm["probe"]
+        said += "" if probe is None else f"; told from {probe['against']} at AUROC {probe['auroc']:.2f}"
+        lines.append(f"  {arm['arm']}: {arm['auprc']:.3f} ({arm['low']:.3f} to {arm['high']:.3f}){said}")
+    if ceiling := e["ceiling"]:
+        lines.append(f"  all {ceiling['n_train']} real labelled texts: {ceiling['auprc']:.3f}")
+    return "\n".join(lines)
 
 
 def _sae(result: Mapping[str, Any]) -> str:

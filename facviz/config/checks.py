@@ -16,13 +16,14 @@ _POSITIVE = {
     "learning_rate", "dead_after_tokens", "per_split", "max_scored",
     "n_bins", "scored_spans", "n_permutations",
     "n_items", "n_lineups",
+    "n_added", "min_added", "negatives_per_positive", "n_seeds",
     "max_features", "n_candidates", "concurrency", "per_feature", "max_candidates", "batch", "evidence_spans",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "layer", "before_tokens", "after_tokens", "aux_k", "aux_coefficient", "threshold", "n_bootstrap",
     "min_margin", "temperature", "rng_seed", "budget_usd",
 }  # fmt: skip
-_SHARES = {"always_on_density", "min_auroc", "max_q", "min_fac", "top_p"}
+_SHARES = {"always_on_density", "min_auroc", "max_q", "min_fac", "top_p", "min_jaccard"}
 
 
 def check_ranges(config: Any, where: str) -> None:
@@ -81,6 +82,9 @@ def validate_run(config: RunConfig) -> None:
     used = [("capture.dataset", config.capture.dataset), ("coverage.anchor", coverage.anchor)]
     used += [("coverage.seed", coverage.seed), ("relevance.labels", config.relevance.labels or coverage.anchor)]
     used += [("spans.datasets", name) for name in config.spans.datasets]
+    if config.evaluation is not None:
+        asked = {"test": config.evaluation.test, "gold": config.evaluation.gold}
+        used += [(f"evaluation.{name}", dataset) for name, dataset in asked.items() if dataset]
     used += [("explain.dataset", config.explain.dataset)] if config.explain.dataset else []
     used += [("sample.of", d.sample.of) for d in config.datasets if d.sample]
     for where, name in used:

@@ -313,6 +313,36 @@ class SynthesisConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """Does the data help? A head on frozen states, trained on arms of equal size and balance."""
+
+    coverage: str = ""
+    """Coverage run whose samples are evaluated; empty takes the newest of the task."""
+    test: str = ""
+    """Labelled dataset the head is scored on; empty takes the one with the role `eval`, else half of the gold set."""
+    gold: str = ""
+    """Labelled dataset of real texts, for the gold arm and the ceiling; empty takes the run's anchor."""
+    positive: tuple[str, ...] = ()
+    """Labels of the positive class; empty takes those that the seed set has none of."""
+    arms: tuple[str, ...] = ()
+    """Arms beside the seed set alone: synthesis strategies, `unverified`, `gold`; empty takes all there are."""
+    n_added: int | None = None
+    """Positives every arm adds; None takes as many as the smallest arm has."""
+    min_added: int = 8
+    """Arms with fewer texts are left out, and named."""
+    negatives_per_positive: int = 5
+    """Negatives per positive, where the seed set has that many."""
+    n_seeds: int = 5
+    """Seeds: each draws other documents and other folds."""
+    min_jaccard: float = 0.5
+    """Test documents that share this part of their word trigrams with a training document are left out."""
+    n_bootstrap: int = 1000
+    """Draws of test documents and seeds for the intervals."""
+    rng_seed: int = 0
+    """First of the seeds."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunConfig:
     """The whole loop in one file: `facviz run CONFIG.toml`."""
 
@@ -330,3 +360,5 @@ class RunConfig:
     explain: ExplainConfig = ExplainConfig()
     relevance: RelevanceConfig = RelevanceConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
+    evaluation: EvaluationConfig | None = None
+    """None, no such table, leaves the evaluation out."""

@@ -10,17 +10,25 @@ from typing import Any
 
 from facviz.errors import InputError
 from facviz.files import write_text_atomically
+from facviz.pipeline.export_samples import export_samples
 from facviz.pipeline.session import sae_row
 from facviz.store.workspace import Workspace
-from facviz.synthesis.export import sample_lines
 
 
 def export(
-    workspace: Workspace, what: str, out: Path, sae_id: str | None, *, only_approved: bool = False
+    workspace: Workspace,
+    what: str,
+    out: Path,
+    sae_id: str | None,
+    *,
+    only_approved: bool = False,
+    sample_format: str = "messages",
 ) -> dict[str, Any]:
     """Write one kind of result to `out`; how much was written."""
     if only_approved and what != "samples":
         raise InputError(f"Only samples are approved or not; leave out --only-approved to export {what}.")
+    if what == "samples":
+        return export_samples(workspace, out, name=sample_format, only_approved=only_approved)
     if what == "sae":
         return _export_sae(workspace, out, sae_id)
     if out.is_dir():
@@ -28,21 +36,10 @@ def export(
     if not out.resolve().parent.is_dir():
         raise InputError(f"The folder {out.resolve().parent} does not exist; make it first.")
     makers: dict[str, Callable[[Workspace], tuple[str, dict[str, Any]]]]
-    makers = {"samples": partial(_samples, only_approved=only_approved), "features": _features, "report": _report}
-    makers["lists"] = partial(_lists, sae_id=sae_id)
+    makers = {"features": _features, "report": _report, "lists": partial(_lists, sae_id=sae_id)}
     text, counts = makers[what](workspace)
     write_text_atomically(out, text)
     return {"out": str(out), **counts}
-
-
-def _samples(workspace: Workspace, *, only_approved: bool) -> tuple[str, dict[str, Any]]:
-    samples = workspace.samples().to_pylist()
-    lines = sample_lines(samples, only_approved=only_approved)
-    if not lines and samples:
-        raise InputError("No sample is approved yet; approve some in the dashboard or leave out --only-approved.")
-    if not lines:
-        raise InputError("There are no accepted samples yet; run `facviz synthesize` first.")
-    return "\n".join(lines) + "\n", {"n_samples": len(lines)}
 
 
 def _features(workspace: Workspace) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facviz.config import RunConfig, SpansConfig
-from facviz.pipeline import coverage, data, explaining, features, judging, sae, synthesis, training
+from facviz.pipeline import coverage, data, evaluating, explaining, features, judging, sae, synthesis, training
 from facviz.pipeline.session import Session
 from facviz.prompts import load_task
 
@@ -32,6 +32,10 @@ def run_loop(session: Session, config: RunConfig) -> dict[str, Any]:
     judged = judging.judge_relevance(session, sae_id, config.task, relevance)
     measured = coverage.coverage(session, sae_id, config.task, relevance.source, measured_on)
     filled = synthesis.synthesize(session, measured, measured_on, config.synthesis)
+    helped = {}
+    if config.evaluation is not None:
+        wanted = dataclasses.replace(config.evaluation, coverage=measured["coverage_id"])
+        helped = {"evaluation": evaluating.evaluate(session, config.task, wanted)}
     return {
         "workspace": str(session.workspace.root),
         "sae": trained,
@@ -39,6 +43,7 @@ def run_loop(session: Session, config: RunConfig) -> dict[str, Any]:
         "relevance": judged,
         "coverage": measured,
         "synthesis": filled,
+        **helped,
         "seconds": round(time.monotonic() - started, 1),
     }
 

@@ -157,6 +157,29 @@ NAMED_QUERIES = {
             AND ($reason IS NULL OR coalesce(reject_reason, '') = $reason)
             AND ($feature_id IS NULL OR feature_id = $feature_id)
         ORDER BY synth_id, feature_id, step DESC, round, slot LIMIT $n OFFSET $offset""",
+    "coverage_candidates": """
+        SELECT candidate_id, feature_id, strategy, text, messages, accepted, review,
+            coalesce(reject_reason, '') AS reason
+        FROM current_candidate
+        WHERE synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
+        ORDER BY candidate_id""",
+    "sample_records": """
+        SELECT c.*, r.coverage_id, r.task, r.sae_id, r.anchor, r.seed, s.backbone, s.layer, p.state AS pair_state,
+            p.strong_id, p.weak_id, p.margin AS pair_margin, w.messages AS weak_messages, w.act AS weak_act,
+            e.text AS explanation, e.version AS explanation_version, e.author AS explanation_author,
+            coalesce(t.theme, '') AS theme
+        FROM current_candidate c JOIN (SELECT DISTINCT synth_id, coverage_id FROM synthesis_feature) f USING (synth_id)
+        LEFT JOIN coverage_run r USING (coverage_id) LEFT JOIN sae s USING (sae_id)
+        LEFT JOIN pair p ON p.synth_id = c.synth_id AND p.feature_id = c.feature_id
+        LEFT JOIN candidate w ON w.candidate_id = p.weak_id
+        LEFT JOIN current_explanation e ON e.sae_id = r.sae_id AND e.feature_id = c.feature_id
+        LEFT JOIN (SELECT sae_id, task, feature_id, max(theme) AS theme FROM relevance GROUP BY ALL) t
+            ON t.sae_id = r.sae_id AND t.task = r.task AND t.feature_id = c.feature_id
+        WHERE c.accepted AND c.review <> 'rejected'
+        ORDER BY c.synth_id, c.feature_id, c.step, c.round, c.slot""",
+    "evaluations": """
+        SELECT * FROM evaluation WHERE $eval_id IS NULL OR eval_id = $eval_id
+        ORDER BY eval_id, metric, arm, n_added, rng_seed NULLS FIRST""",
     "pair_texts": """
         SELECT p.state, p.margin, s.text AS strong_text, s.act AS strong_act, w.text AS weak_text, w.act AS weak_act
         FROM pair p LEFT JOIN candidate s ON s.candidate_id = p.strong_id

@@ -276,6 +276,21 @@ TABLES: dict[str, pa.Schema] = {
             ("state", pa.string()),
         ]
     ),
+    "evaluation": pa.schema(
+        [
+            ("eval_id", pa.string()),
+            ("task", pa.string()),
+            ("arm", pa.string()),
+            ("rng_seed", pa.int64()),  # null where several seeds were averaged
+            ("n_train", pa.int32()),
+            ("n_added", pa.int32()),
+            ("metric", pa.string()),
+            ("value", pa.float64()),
+            ("low", pa.float64()),
+            ("high", pa.float64()),
+            ("settings", pa.string()),
+        ]
+    ),
 }
 
 EVENT_COLUMNS = {

@@ -122,6 +122,10 @@ class Workspace:
         """Accepted samples with target feature, activation and threshold, as an Arrow table."""
         return self._query("samples")
 
+    def evaluations(self, eval_id: str | None = None) -> Any:
+        """Measurements of whether samples help a head, per arm and seed and averaged, as an Arrow table."""
+        return self._query("evaluations", eval_id=eval_id)
+
     def _query(self, name: str, **parameters: object) -> Any:
         with self.reader() as reader:
             return reader.named(name, **parameters)

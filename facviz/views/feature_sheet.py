@@ -1,13 +1,12 @@
 """Chosen features as one HTML file that needs nothing else: no script, no font, no picture, no network.
 
-Light and dark come from the reader's system: each span is drawn in both and the style sheet shows one of them, because
-the text on a heat cell is chosen for its contrast with that cell.
+Each span is drawn in light and dark and the style sheet shows one of them, because the text on a heat cell is chosen
+for its contrast with that cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from facviz.errors import InputError
@@ -15,30 +14,16 @@ from facviz.records import Split
 from facviz.store.queries import Queries
 from facviz.store.schema import MODE
 from facviz.views.decisions import STATUS_WORDS, Said, read_said
-from facviz.views.format import UNKNOWN, count, number, percent, visible
-from facviz.views.heat import SpanRow, heat_style, pill, span_html
-from facviz.views.palette import Mode, palette
+from facviz.views.format import UNKNOWN, count, number, percent
+from facviz.views.heat import SpanRow, pill, span_html
+from facviz.views.html_page import MODES, html_page, html_table, html_text
+from facviz.views.palette import Mode
 
 Row = Mapping[str, Any]
 
-MODES: tuple[Mode, ...] = ("light", "dark")
 MAX_FEATURES = 500
 MAX_SPANS = 50
 HALVES = {Split.EXPLAIN: "Spans it may have been explained from", Split.SCORE: "Held-out spans"}
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_CSS = """
-body{margin:0 auto;max-width:60rem;padding:1.5rem;font:16px/1.5 system-ui,sans-serif;background:var(--paper);
-color:var(--ink);overflow-wrap:anywhere}
-h1,h2,h3{line-height:1.25}h2{margin:0 0 .25rem}h3{font-size:1rem;margin:1rem 0 0}
-section{border-top:1px solid var(--hairline);padding:1.5rem 0}
-p{margin:.25rem 0}.by,footer{color:var(--muted);font-size:.875rem}a{color:var(--accent)}
-table{border-collapse:collapse;margin:.75rem 0;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.2rem .9rem .2rem 0;border-bottom:1px solid var(--hairline);font-weight:400}
-th{color:var(--muted);font-size:.875rem}
-.dark{display:none}
-@media (prefers-color-scheme:dark){.light{display:none}.dark{display:block}}
-"""
 
 
 def feature_sheet(
@@ -56,16 +41,12 @@ def feature_sheet(
         raise InputError(f"Choose between 1 and {MAX_FEATURES} features for one page; give them with --features.")
     body = "".join(_feature(queries, sae_id, dataset, i, min(n_spans, MAX_SPANS)) for i in ids)
     links = " · ".join(f'<a href="#f{i}">{i}</a>' for i in ids)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{_text(title)}</title>{_styles()}</head><body>"
-        f'<h1>{_text(title)}</h1><p class="by">SAE {_text(sae_id)} · spans of {_text(dataset["name"])}</p>'
+    return html_page(
+        title,
+        f'<p class="by">SAE {html_text(sae_id)} · spans of {html_text(dataset["name"])}</p>'
         f"<nav>{links}</nav><main>{body}</main>"
         "<footer><p>Heat: a feature's activation on a token as a share of its own maximum, on a log scale; the token "
-        "in a frame is the peak.</p></footer></body></html>\n"
+        "in a frame is the peak.</p></footer>",
     )
 
 
@@ -86,10 +67,10 @@ def _feature(queries: Queries, sae_id: str, dataset: Row, feature_id: int, n_spa
 
 
 def _said(said: Said) -> str:
-    text = _text(said.text) if said.is_explained else "Not explained yet"
+    text = html_text(said.text) if said.is_explained else "Not explained yet"
     facts = [said.by, STATUS_WORDS.get(said.status, said.status), said.reason]
     facts += [f"embedding AUC {said.score}"] if said.score not in ("", UNKNOWN) else []
-    return f'<p dir="auto">{text}</p><p class="by">{" · ".join(_text(fact) for fact in facts if fact)}</p>'
+    return f'<p dir="auto">{text}</p><p class="by">{" · ".join(html_text(fact) for fact in facts if fact)}</p>'
 
 
 def _statistics(stats: Sequence[Row]) -> str:
@@ -105,13 +86,13 @@ def _statistics(stats: Sequence[Row]) -> str:
         )
         for row in stats
     ]
-    return _table(heads, rows)
+    return html_table(heads, rows)
 
 
 def _verdicts(judged: Sequence[Row]) -> str:
     heads = ("Task", "Relevant", "By", "Why")
     rows = [(r["task"], r["verdict"], r["author"] or r["source"], r["rationale"]) for r in judged]
-    return _table(heads, rows) if rows else ""
+    return html_table(heads, rows) if rows else ""
 
 
 def _spans(heading: str, spans: Sequence[Row], feature_max: float) -> str:
@@ -126,26 +107,3 @@ def _row(row: SpanRow, mode: Mode) -> str:
     span = span_html(row.tokens, row.acts, feature_max=row.feature_max, peak=row.peak, mode=mode)
     left = "" if row.peak is None else pill(row.tokens[row.peak], row.acts[row.peak])
     return f'<div class="fv-row">{left}<div class="fv-body">{span}</div></div>'
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _styles() -> str:
-    """The page's style, then that of heat in light and, for who asks for it, in dark."""
-    light, dark = (heat_style(mode) for mode in MODES)
-    colours = {mode: ";".join(f"--{n}:{getattr(palette(mode), n)}" for n in _COLOURS) for mode in MODES}
-    variables = f":root{{{colours['light']}}}@media (prefers-color-scheme:dark){{:root{{{colours['dark']}}}}}"
-    return f"<style>{variables}{_CSS}</style>{light}" + dark.replace(
-        "<style>", '<style media="(prefers-color-scheme:dark)">', 1
-    )
-
-
-_COLOURS = ("paper", "ink", "muted", "hairline", "accent")
-
-
-def _text(value: object) -> str:
-    return escape(visible("" if value is None else str(value)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from textwrap import wrap
 from typing import Any, Literal
@@ -115,12 +115,14 @@ def share_axis(figure: go.Figure, axis: Literal["x", "y"], title: str) -> go.Fig
     return figure
 
 
-def label_ends(figure: go.Figure, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def label_ends(
+    figure: go.Figure, ends: Sequence[tuple[float, float, str, str]], *, shown: Callable[[float], str] = percent
+) -> None:
     """Names the lines at their last points (x, share, name, colour) far enough apart, right of an axis from 0."""
     lowest = 2.0
     for x, y, name, colour in sorted(ends, key=lambda end: -end[1]):
         lowest = min(y, lowest - 0.08)
-        text = f'<span style="color:{colour}">●</span> {plain(name, 40)} {percent(y)}'
+        text = f'<span style="color:{colour}">●</span> {plain(name, 40)} {shown(y)}'
         _add_note(figure, x=x, xref="x", y=lowest, yref="y", text=text, xanchor="left", yanchor="middle", xshift=4)
     longest = max((len(name) for _, _, name, _ in ends), default=0)
     figure.update_layout(margin_r=64 + 8 * min(longest, 40))

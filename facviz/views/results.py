@@ -61,6 +61,11 @@ def _synthesis(result: Result) -> str:
     return f"{filled} {texts}: FAC {percent(result['fac_before'])} → {percent(result['fac_after'])}."
 
 
+def _evaluation(result: Result) -> str:
+    arms = ", ".join(f"{arm['arm']} {number(arm['auprc'])}" for arm in result["arms"])
+    return f"AUPRC on {result['test']}: {arms}; floor {number(result['prevalence'])}."
+
+
 _SENTENCES: dict[str, Callable[[Result], str]] = {
     "data": _data,
     "sae train": _sae,
@@ -71,4 +76,5 @@ _SENTENCES: dict[str, Callable[[Result], str]] = {
     "relevance": _relevance,
     "coverage": _coverage,
     "synthesize": _synthesis,
+    "evaluate": _evaluation,
 }

@@ -11,7 +11,6 @@ from typing import Any
 
 from facviz.store.events import candidate_of
 from facviz.store.queries import Queries
-from facviz.synthesis.export import sample_lines
 from facviz.synthesis.plan import VERIFICATION_MARGIN
 from facviz.views.format import count, number, percent
 from facviz.views.heat import SpanRow
@@ -214,11 +213,6 @@ def unreviewed(queries: Queries, run: Mapping[str, Any]) -> list[Sample]:
     facet = Facet("unreviewed", "", 0, accepted=True, review="unreviewed")
     rows = queries.rows("candidate_page", coverage_id=run["coverage_id"], n=100_000, offset=0, **facet.filters)
     return samples_of(queries, run, rows)
-
-
-def sample_file(queries: Queries, *, only_approved: bool = False) -> str:
-    """The lines of `facviz export samples`."""
-    return "".join(f"{line}\n" for line in sample_lines(queries.rows("samples"), only_approved=only_approved))
 
 
 def decided_targets(samples: Iterable[Sample]) -> list[tuple[Any, str]]:

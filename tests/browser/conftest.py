@@ -75,7 +75,7 @@ def mapped_root(loop_copy):
 
 
 @pytest.fixture
-def hostile_root(loop_copy):
+def hostile_root(loop_copy, evaluation_summary):
     """A finished loop in which dataset, source, texts, spans, explanations and samples try to break out."""
     workspace = open_workspace(loop_copy / "workspace")
     with workspace.reader() as reader:
@@ -97,6 +97,9 @@ def hostile_root(loop_copy):
     hostile_span |= {"start_token": 0, "end_token": 3, "peak_token": 1, "start_char": 0, "end_char": len(HOSTILE)}
     manifest.write_shard(spans, "span", "0", rows_to_arrow("span", [hostile_span]))
     manifest.mark_done(spans, {})
+    evaluation = Scope("evaluate", "e" * 12, "d" * 16)
+    said = {"task": HOSTILE, "seed": HOSTILE, "test": HOSTILE, "positive": [HOSTILE], "backbone": HOSTILE}
+    manifest.mark_done(evaluation, evaluation_summary | said)
     synthesis = Scope("synthesize", candidates[0]["synth_id"] + "x", "c" * 16)
     columns = set(rows_to_arrow("candidate", []).column_names)
     hostile_candidates = [

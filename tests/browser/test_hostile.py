@@ -17,6 +17,7 @@ READABLE = {
     "review?show=edited": MARK,
     "coverage": MARK,
     "synthesis": MARK,
+    "evaluation": "",
     "jobs": "",
 }
 """Pages, and what must stand on them as text; tables draw on a canvas and are only checked for staying harmless."""

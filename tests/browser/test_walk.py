@@ -112,13 +112,24 @@ def test_a_person_walks_the_loop_and_the_app_restarts_in_the_middle_of_a_job(ser
     approve.get_by_role("button").click()
     page.locator("[class*=st-key-fv_synthesis_undo_]").first.wait_for()
     settle(page)
+    page.locator(key("fv_synthesis_take")).get_by_role("button").first.click()
+    page.locator(f"{key('fv_synthesis_only_approved')} label").first.click()
+    settle(page)
     with page.expect_download() as download:
-        page.locator(key("fv_synthesis_download_approved")).get_by_role("button").click()
+        page.locator(key("fv_synthesis_download")).get_by_role("button").click()
     lines = [json.loads(line) for line in download.value.path().read_text(encoding="utf-8").splitlines()]
     [sample] = lines
     assert sample["review"] == "approved"
     assert sample["act"] > 1.05 * sample["act_threshold"]
     assert sample["text"] in body(page)
+
+    page.keyboard.press("Escape")
+    go(page, "Evaluation")
+    n_jobs = len(list_jobs(demo_root))
+    page.locator(key("fv_evaluation_start")).get_by_role("button").click()
+    wait_for(lambda: len(list_jobs(demo_root)) > n_jobs and not list_jobs(demo_root)[0].is_active)
+    assert list_jobs(demo_root)[0].state is JobState.DONE, list_jobs(demo_root)[0].error
+    page.get_by_text("verified samples lifts AUPRC").first.wait_for(timeout=20_000)
 
 
 def choose_one_feature(page) -> None:

@@ -44,6 +44,7 @@ PARAMETERS = {
     "doc_nos": [0, 1],
     "prefix": "explanation/",
     "batch": "b",
+    "eval_id": None,
 }
 
 

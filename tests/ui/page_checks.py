@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PAGES = ("overview", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "jobs")
+PAGES = ("overview", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "evaluation", "jobs")
 
 
 def complaints(app) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 from page_checks import complaints
 
 from facviz.jobs import JobState, list_jobs
+from facviz.pipeline.export_samples import FORMATS, NEED_ANSWER
 from facviz.store.events import append_event, candidate_of, explanation_of, new_event, read_events
 from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow
@@ -171,17 +171,14 @@ def test_asking_where_texts_fire_marks_the_token(open_page, planted_root, wait_u
     assert token == "mirror"
 
 
-def test_the_download_is_the_exported_file(open_page, planted_root, tmp_path):
-    from facviz.pipeline.export import export
-    from facviz.store.database import Database
-    from facviz.views.samples import sample_file
-
-    export(open_workspace(planted_root), "samples", tmp_path / "samples.jsonl", None)
-    with Database(open_workspace(planted_root)) as database:
-        database.sync()
-        text = sample_file(database)
-    assert text == (tmp_path / "samples.jsonl").read_text(encoding="utf-8")
-    assert len([json.loads(line) for line in text.splitlines()]) == 12
+def test_the_texts_can_be_taken_in_every_format_that_they_fit(open_page):
+    app = open_page()
+    for name in FORMATS:
+        app.selectbox(key="fv_synthesis_format").set_value(name).run()
+        assert complaints(app) == []
+        fits = name not in NEED_ANSWER
+        assert app.get("download_button")[0].proto.disabled is not fits, name
+        assert any("No sample fits the format" in c.value for c in app.caption) is not fits
 
 
 def test_an_empty_workspace_says_what_comes_first(open_app, tmp_path):

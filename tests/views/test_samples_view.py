@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -18,7 +17,6 @@ from facviz.views.samples import (
     accepted_of,
     facets,
     pair_of,
-    sample_file,
     sample_page,
     samples_of,
     unreviewed,
@@ -125,17 +123,6 @@ def test_texts_to_review_are_those_without_a_decision(database, run):
     assert len(ids) == 12
     database.record("ann", candidate_of(ids[0]), "approve")
     assert [s.candidate_id for s in unreviewed(database, run)] == ids[1:]
-
-
-def test_the_download_leaves_out_rejected_texts_and_can_be_approved_ones_only(database):
-    first, second = database.rows("samples")[:2]
-    database.record("ann", candidate_of(first["candidate_id"]), "approve")
-    database.record("ann", candidate_of(second["candidate_id"]), "reject")
-    lines = [json.loads(line) for line in sample_file(database).splitlines()]
-    assert len(lines) == 11
-    assert second["candidate_id"] not in {line["candidate_id"] for line in lines}
-    [approved] = [json.loads(line) for line in sample_file(database, only_approved=True).splitlines()]
-    assert (approved["candidate_id"], approved["review"]) == (first["candidate_id"], "approved")
 
 
 def test_an_unknown_facet_is_empty(database, run):

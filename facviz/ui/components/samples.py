@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from facviz.errors import FacvizError
+from facviz.pipeline.export_samples import FORMATS, MANIFEST, NEED_ANSWER, packed, sample_files
 from facviz.store.events import candidate_of
 from facviz.ui import resources
 from facviz.ui.components.coverage import literal
@@ -17,13 +18,13 @@ from facviz.ui.frame import Here
 from facviz.ui.state import query_text, set_query
 from facviz.views.format import count
 from facviz.views.heat import SpanRow, spans_html
+from facviz.views.report import stakeholder_report
 from facviz.views.samples import (
     PAGE_SIZE,
     Facet,
     Sample,
     facets,
     pair_of,
-    sample_file,
     sample_page,
     unreviewed,
 )
@@ -33,6 +34,17 @@ HEAT = "fv_synthesis_heat"
 _PROBLEM = "fv_synthesis_problem"
 _SHOW = "fv_synthesis_show"
 _PAGE = "fv_synthesis_page"
+FORMAT_WORDS = {
+    "messages": "Messages (JSON lines)",
+    "sft": "Plain text for SFT (JSON lines)",
+    "prompt-completion": "Prompt and completion (JSON lines)",
+    "preference": "Preference: chosen and rejected (JSON lines)",
+    "alpaca": "Alpaca (JSON lines)",
+    "sharegpt": "ShareGPT (JSON lines)",
+    "tsv": "Text and label (TSV)",
+    "parquet": "Parquet",
+    "hf": "Hugging Face data set (ZIP)",
+}
 _LOOKS = {"approved": "fv-filled"}
 
 
@@ -189,29 +201,64 @@ def _bulk(here: Here, run: Run) -> None:
 
 
 def _downloads(here: Here, closed: Closing) -> None:
-    st.download_button(
-        "Download verified",
-        data=lambda: sample_file(here.database),
-        file_name="samples.jsonl",
-        mime="application/x-ndjson",
-        key="fv_synthesis_download",
-        icon=":material/download:",
-        on_click="ignore",
-        disabled=closed.n_accepted == closed.n_rejected,
-        help="All verified texts of this workspace that nobody rejected, a JSON object a line: what "
-        "`facviz export samples` writes.",
-    )
-    st.download_button(
-        "Approved only",
-        data=lambda: sample_file(here.database, only_approved=True),
-        file_name="approved.jsonl",
-        mime="application/x-ndjson",
-        key="fv_synthesis_download_approved",
-        icon=":material/download:",
-        on_click="ignore",
-        disabled=not closed.n_approved,
-        help="Only texts that a person approved: `facviz export samples --only-approved`.",
-    )
+    """The verified texts in a format of choice, and the report."""
+    with st.popover("Take the texts", icon=":material/download:", key="fv_synthesis_take"):
+        name = st.selectbox("Format", list(FORMATS), format_func=FORMAT_WORDS.__getitem__, key="fv_synthesis_format")
+        only_approved = st.toggle(
+            "Only texts that a person approved", key="fv_synthesis_only_approved", disabled=not closed.n_approved
+        )
+        is_archive = name == "hf"
+        st.download_button(
+            "Download",
+            data=lambda: _export(here, name, only_approved=only_approved),
+            file_name=f"samples{'.zip' if is_archive else FORMATS[name]}",
+            mime="application/zip" if is_archive else "application/octet-stream",
+            key="fv_synthesis_download",
+            icon=":material/download:",
+            on_click="ignore",
+            disabled=closed.n_accepted == closed.n_rejected or not _has_format(here, name, only_approved=only_approved),
+            help="All verified texts of this workspace that nobody rejected, each with where it comes from: what "
+            f"`facviz export samples --format {name}` writes.",
+            width="stretch",
+        )
+        if not _has_format(here, name, only_approved=only_approved):
+            st.caption(_why_not(here, name, only_approved=only_approved))
+        st.download_button(
+            "Report for others",
+            data=lambda: _report(here, closed.run),
+            file_name="facviz-report.html",
+            mime="text/html",
+            key="fv_synthesis_report",
+            icon=":material/summarize:",
+            on_click="ignore",
+            help="One page that opens anywhere: the gap, the texts, before and after, method and limits.",
+            width="stretch",
+        )
+
+
+def _export(here: Here, name: str, *, only_approved: bool) -> bytes:
+    files, _ = sample_files(here.database, name, only_approved=only_approved)
+    if name == "hf":
+        return packed(files)
+    return next(content for file, content in files.items() if file != MANIFEST)
+
+
+def _why_not(here: Here, name: str, *, only_approved: bool) -> str:
+    try:
+        sample_files(here.database, name, only_approved=only_approved)
+    except FacvizError as error:
+        return literal(str(error))
+    return ""
+
+
+def _has_format(here: Here, name: str, *, only_approved: bool) -> bool:
+    """Whether anything fits; only formats that need an answer can lack it."""
+    return name not in NEED_ANSWER or not _why_not(here, name, only_approved=only_approved)
+
+
+def _report(here: Here, run: Run) -> str:
+    page, _ = stakeholder_report(here.database, here.database.workspace.manifest, run["coverage_id"])
+    return page
 
 
 def _record(here: Here, samples: Sequence[Sample], kind: str, reason: str = "") -> None:
