@@ -1,6 +1,6 @@
 """The workspace that the pages are measured on: 65,536 features × 50 spans and 10,000 documents, built once and cached.
 
-What is real: the texts, the backbone's activations at half depth, the feature activations (of an SAE with random
+What is real: the texts, the backbone's activations in an early layer, the feature activations (of an SAE with random
 directions, and for each feature the threshold at which it fires in a log-normal number of documents), the statistics,
 the spans and the coverage run. So that two cores finish in minutes, documents are read as raw text and only their first
 24 content tokens, so that spans are at most 24 tokens long. What is made up: explanations (the tokens that a feature
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -40,7 +41,7 @@ from facviz.sae.weights import Activation, SaeWeights
 from facviz.spans import SPLITS, SpanRows, rank_within, span_columns
 from facviz.store.events import explanation_of, new_event
 from facviz.store.manifest import Scope
-from facviz.store.schema import MODE, rows_to_arrow, to_arrow
+from facviz.store.schema import MODE, TABLES, rows_to_arrow, to_arrow
 from facviz.store.workspace import Workspace
 
 VERSION = 1
@@ -62,6 +63,7 @@ class Size:
     n_documents: int = 10_000
     n_seed: int = 2_000
     n_tokens: int = 24
+    layer: int = 4
     per_split: int = 25
     seed_per_split: int = 5
     fewest_docs: int = 90
@@ -70,6 +72,7 @@ class Size:
     group: int = 4096
     n_events: int = 2_000
     n_filled: int = 300
+    captured_at_once: int = 1000
 
 
 def wide_workspace(backbone: Backbone) -> Path:
@@ -121,7 +124,8 @@ class _Build:
     """One build: documents, activations, features in groups, then what people and later stages add."""
 
     def __init__(self, workspace: Workspace, backbone: Backbone, documents: Sequence[Document], size: Size) -> None:
-        self.workspace, self.manifest, self.backbone, self.size = workspace, workspace.manifest, backbone, size
+        self.workspace, self.manifest, self.size = workspace, workspace.manifest, size
+        self.backbone = backbone.at(min(size.layer, backbone.layer), "resid")
         self.rng = np.random.default_rng(0)
         renderer = Renderer(backbone.tokenizer, max_tokens=size.n_tokens + 1, roles=(RAW_TEXT_ROLE,))
         rendered = renderer.render_many(list(enumerate(documents)))
@@ -190,14 +194,22 @@ class _Build:
 
     def _captured(self) -> torch.Tensor:
         """Activations of the content tokens, [documents × tokens, d_in] in bfloat16, in the documents' order."""
-        path = self.workspace.root / "activations" / "wide.safetensors"
-        if not path.exists():
-            acts = torch.zeros(len(self.documents), self.size.n_tokens, self.backbone.d_model, dtype=torch.bfloat16)
-            for part in content_activations(self.backbone, self.tokenized, 8192):
-                numbers = torch.tensor([d.doc_no for d in part.documents])
-                acts[numbers] = part.acts.view(len(numbers), self.size.n_tokens, -1).to(torch.bfloat16)
-            write_files({path: lambda temporary: save_file({"acts": acts}, temporary)})
-        return load_file(path)["acts"].flatten(0, 1)
+        folder = self.workspace.root / "activations" / "wide"
+        parts = []
+        for start in range(0, len(self.documents), self.size.captured_at_once):
+            path = folder / f"{start:06d}.safetensors"
+            if not path.exists():
+                acts = self._capture(self.tokenized[start : start + self.size.captured_at_once], start)
+                write_files({path: lambda temporary, acts=acts: save_file({"acts": acts}, temporary)})
+            parts.append(load_file(path)["acts"])
+        return torch.cat(parts).flatten(0, 1)
+
+    def _capture(self, tokenized: Sequence[TokenizedDocument], start: int) -> torch.Tensor:
+        acts = torch.zeros(len(tokenized), self.size.n_tokens, self.backbone.d_model, dtype=torch.bfloat16)
+        for part in content_activations(self.backbone, tokenized, 8192):
+            numbers = torch.tensor([d.doc_no - start for d in part.documents])
+            acts[numbers] = part.acts.view(len(numbers), self.size.n_tokens, -1).to(torch.bfloat16)
+        return acts
 
     def _directions(self, acts: torch.Tensor) -> torch.Tensor:
         """Random unit directions [d_in, n_features]."""
@@ -319,10 +331,10 @@ class _Build:
             "provenance": json.dumps({"backbone": backbone, "hook_name": self.backbone.hook_name}),
         }  # fmt: skip
         none: list[list[Any]] = [[]] * self.size.n_features
-        columns = {"sae_id": self.sae_id, "feature_id": range(self.size.n_features), "logit_mean": None}
-        columns |= dict.fromkeys(("top_tokens", "top_logits", "neighbours", "neighbour_cosines"), none)
+        columns = {f.name: none if pa.types.is_list(f.type) else None for f in TABLES["feature"]}
+        columns |= {"sae_id": self.sae_id, "feature_id": range(self.size.n_features)}
         scope = Scope("sae", self.sae_id, self.sae_id)
-        table = to_arrow("feature", columns | {"logit_std": None}, self.size.n_features)
+        table = to_arrow("feature", columns, self.size.n_features)
         self.manifest.write_shard(scope, "feature", "0", table)
         self.manifest.write_shard(scope, "sae", "0", rows_to_arrow("sae", [row]))
         self.manifest.mark_done(scope, {k: row[k] for k in ("sae_id", "d_in", "d_sae", "k")})

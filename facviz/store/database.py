@@ -23,6 +23,7 @@ from facviz.errors import WorkspaceError
 from facviz.files import disk_errors
 from facviz.store.deciding import Deciding
 from facviz.store.events import LOG_FILE, Event, Target, append_events, decisions, read_events
+from facviz.store.keeping import MATERIALISED, Keep, refresh
 from facviz.store.manifest import Shard
 from facviz.store.opinions import opinions
 from facviz.store.queries import DERIVED_VIEWS
@@ -75,6 +76,8 @@ class Database(Deciding):
         self.shard_epoch = self.epoch
         self.damaged: list[str] = []
         self._connection = self._open()
+        with self._connection.cursor() as cursor:
+            self._keep = Keep(cursor)
         self._inode = self.path.stat().st_ino
 
     def is_current(self) -> bool:
@@ -98,6 +101,8 @@ class Database(Deciding):
             return False
         with self._writing, self._transaction() as cursor:
             changed, self.damaged = _take_in_shards(cursor, self.workspace)
+            if changed:
+                self._keep.renew(cursor)
             self.shard_epoch = next(_epochs) if changed else self.shard_epoch
             changed |= _take_in_events(cursor, self.workspace)
         self._seen = seen
@@ -121,6 +126,15 @@ class Database(Deciding):
         # Else another tool wrote something meanwhile, and the next sync looks again.
         self._seen = tuple(now.items()) if tuple(known.items()) == self._seen and is_ours_alone else ()
         self.epoch = next(_epochs)
+
+    def kept(self, sql: str, **parameters: object) -> str:
+        """The table in which the rows of this statement stand, made when first asked for after the shards changed."""
+        with self._writing:
+            found = self._keep.find(sql, parameters)
+            if found is None:
+                with self._transaction() as cursor:
+                    found = self._keep.make(cursor, sql, parameters)
+        return found or super().kept(sql, **parameters)
 
     def _answer(self, sql: str, parameters: dict[str, object]) -> Any:
         with self._connection.cursor() as cursor, shard_errors():
@@ -227,12 +241,18 @@ def _create_file(path: Path) -> None:
 def _is_ours(connection: duckdb.DuckDBPyConnection) -> bool:
     try:
         [(version,)] = connection.execute("SELECT version FROM schema_version").fetchall()
+        tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        is_materialised = all((name,) in tables for name in MATERIALISED)
         columns = {
             table: [name for name, *_ in connection.execute(f"DESCRIBE {table}").fetchall()] for table in _FOLDED
         }
     except (duckdb.Error, ValueError):
         return False
-    return bool(version == SCHEMA_VERSION) and all(columns[t] == s.names for t, (_, s) in _FOLDED.items())
+    return (
+        bool(version == SCHEMA_VERSION)
+        and is_materialised
+        and all(columns[t] == s.names for t, (_, s) in _FOLDED.items())
+    )
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
@@ -241,7 +261,8 @@ def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"CREATE VIEW {table} AS SELECT * EXCLUDE (shard_no) FROM shard_{table}")  # noqa: S608
     create_event_tables(connection, [])
     for name, sql in DERIVED_VIEWS.items():
-        connection.execute(f"CREATE VIEW {name} AS {sql}")
+        kind = "TABLE" if name in MATERIALISED else "VIEW"
+        connection.execute(f"CREATE {kind} {name} AS {sql}")
     connection.execute("CREATE TABLE shard_taken (table_name VARCHAR, shard_no BIGINT)")
     connection.execute("CREATE TABLE schema_version AS SELECT ?::INTEGER AS version", [SCHEMA_VERSION])
 
@@ -259,6 +280,7 @@ def _take_in_shards(cursor: duckdb.DuckDBPyConnection, workspace: Workspace) -> 
         shards = [shard for shard in sound if shard.table == table]
         for start in range(0, len(shards), _SHARDS_AT_ONCE):
             _take_in(cursor, table, shards[start : start + _SHARDS_AT_ONCE])
+    refresh(cursor, {table for table, _ in taken - live.keys()} | {shard.table for shard in sound})
     return bool(new) or bool(taken - live.keys()), [sentence for sentence in damage.values() if sentence]
 
 

@@ -39,8 +39,8 @@ SORTS = {
 ASIDE = ("share_a", "share_b", "q")
 """Columns that a ranking made elsewhere can bring along; NULL in a table without them."""
 
-_TABLE = """
-run AS (
+_MACHINE = """
+WITH run AS (
     SELECT c.threshold_kind, c.act_threshold, a.dataset_id AS anchor_id, s.dataset_id AS seed_id,
         CASE c.level WHEN 'yes' THEN 3 WHEN 'probably' THEN 2 ELSE 1 END AS lowest_rank
     FROM coverage_run c JOIN dataset a ON a.name = c.anchor JOIN dataset s ON s.name = c.seed
@@ -56,40 +56,52 @@ tried AS (
         bool_or(state IN ('exhausted', 'refused')) AS is_exhausted
     FROM synthesis_feature WHERE coverage_id = $coverage_id GROUP BY feature_id),
 judged AS (
-    SELECT feature_id, arg_min(verdict, place) AS verdict, min(place) = 0 AS is_judged_by_person, max(theme) AS theme,
-        bool_or(verdict <> 'no') FILTER (source <> 'human') AS is_relevant
-    FROM (SELECT *, CASE source WHEN 'human' THEN 0 WHEN $source THEN 1 ELSE 2 END AS place
-        FROM current_relevance WHERE sae_id = $sae_id AND task = $task)
-    GROUP BY feature_id),
-said AS (SELECT * FROM current_explanation WHERE sae_id = $sae_id),
+    SELECT feature_id, arg_min(verdict, CASE WHEN source = $source THEN 0 ELSE 1 END) AS verdict, max(theme) AS theme,
+        bool_or(verdict <> 'no') AS is_relevant
+    FROM relevance WHERE sae_id = $sae_id AND task = $task GROUP BY feature_id)
+SELECT t.feature_id, t.density, t.n_docs, t.max_act, t.is_dead, t.is_always_on, e.text, e.author_kind, e.auroc,
+    j.verdict, nullif(j.theme, '') AS theme, coalesce(j.is_relevant, false) AS is_relevant, m.n_anchor_docs,
+    coalesce(r.in_both, false) AS in_both, (SELECT lowest_rank FROM run) AS lowest_rank,
+    CASE WHEN m.feature_id IS NULL THEN '' WHEN y.is_filled THEN 'filled' WHEN y.is_exhausted THEN 'exhausted'
+        ELSE 'missing' END AS gap
+FROM stats t LEFT JOIN (SELECT * FROM best_explanation WHERE sae_id = $sae_id) e USING (feature_id)
+LEFT JOIN judged j USING (feature_id)
+LEFT JOIN (SELECT * FROM missing_feature WHERE coverage_id = $coverage_id) m USING (feature_id)
+LEFT JOIN tried y USING (feature_id) LEFT JOIN reached r USING (feature_id)
+WHERE t.dataset_id = $dataset_id ORDER BY t.feature_id"""
+"""What machines know of every feature: nothing in it follows from a decision, so that it can be kept."""
+_TABLE = """
+said AS (SELECT * FROM decision WHERE kind = 'explanation' AND sae_id = $sae_id),
+told AS (SELECT * FROM decision WHERE kind = 'relevance' AND sae_id = $sae_id AND task = $task),
 joined AS (
-    SELECT t.feature_id, t.density, t.n_docs, t.max_act, t.is_dead, t.is_always_on,
-        coalesce(e.text, '') AS explanation, coalesce(e.status, 'unreviewed') AS status,
-        coalesce(e.author_kind, '') AS author_kind, CAST(e.scores ->> '$.embedding_auroc' AS DOUBLE) AS score,
-        j.verdict, coalesce(j.is_judged_by_person, false) AS is_judged_by_person, nullif(j.theme, '') AS theme,
-        CASE j.verdict WHEN 'yes' THEN 3 WHEN 'probably' THEN 2 WHEN 'maybe' THEN 1 WHEN 'no' THEN 0 END
-            AS verdict_rank, m.n_anchor_docs, coalesce(j.is_relevant, false) AS machine_rank,
-        CASE WHEN m.feature_id IS NULL THEN
-                CASE WHEN r.in_both AND verdict_rank >= (SELECT lowest_rank FROM run) THEN 'covered' ELSE '' END
-            WHEN y.is_filled THEN 'filled' WHEN y.is_exhausted THEN 'exhausted' ELSE 'missing' END AS state
-    FROM stats t LEFT JOIN said e USING (feature_id) LEFT JOIN judged j USING (feature_id)
-    LEFT JOIN (SELECT * FROM missing_feature WHERE coverage_id = $coverage_id) m USING (feature_id)
-    LEFT JOIN tried y USING (feature_id) LEFT JOIN reached r USING (feature_id)
-    WHERE t.dataset_id = $dataset_id),
+    SELECT k.feature_id, k.density, k.n_docs, k.max_act, k.is_dead, k.is_always_on,
+        coalesce(s.text, k.text, '') AS explanation, coalesce(s.status, 'unreviewed') AS status,
+        CASE WHEN s.text IS NULL THEN coalesce(k.author_kind, '') ELSE 'human' END AS author_kind,
+        CASE WHEN s.text IS NULL THEN k.auroc END AS score, coalesce(t.verdict, k.verdict) AS verdict,
+        t.feature_id IS NOT NULL AS is_judged_by_person, k.theme,
+        CASE coalesce(t.verdict, k.verdict)
+            WHEN 'yes' THEN 3 WHEN 'probably' THEN 2 WHEN 'maybe' THEN 1 WHEN 'no' THEN 0 END AS verdict_rank,
+        k.n_anchor_docs, k.is_relevant AS machine_rank,
+        CASE WHEN k.gap <> '' THEN k.gap WHEN k.in_both AND verdict_rank >= k.lowest_rank THEN 'covered' ELSE '' END
+            AS state
+    FROM {machine} k LEFT JOIN said s USING (feature_id) LEFT JOIN told t USING (feature_id)),
 listed AS (
     SELECT *, CASE state WHEN 'missing' THEN 4 WHEN 'exhausted' THEN 3 WHEN 'filled' THEN 2 WHEN 'covered' THEN 1
         ELSE 0 END AS state_rank
     FROM joined)"""
 
 # The word stands around the peak token, which is a part of it: long words are several tokens.
+_PEAKS = """
+SELECT feature_id, peak, near FROM (
+    SELECT feature_id, lower(trim(list_extract(tokens, peak_token - start_token + 1))) AS peak,
+        lower(array_to_string(list_slice(tokens, greatest(peak_token - start_token - 2, 1),
+            peak_token - start_token + 4), '')) AS near
+    FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id)
+WHERE peak <> ''"""
 _FIRING = """
 found AS (
-    SELECT feature_id, count(*) AS match
-    FROM (SELECT feature_id, list_extract(tokens, peak_token - start_token + 1) AS peak,
-            array_to_string(list_slice(tokens, greatest(peak_token - start_token - 2, 1), peak_token - start_token + 4),
-                '') AS near
-        FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id)
-    WHERE trim(peak) <> '' AND contains(lower($word), lower(trim(peak))) AND contains(lower(near), lower($word))
+    SELECT feature_id, count(*) AS match FROM {peaks}
+    WHERE contains(lower($word), peak) AND contains(near, lower($word))
     GROUP BY feature_id)"""
 # Features that matter to any of these tasks: a person's verdict wins, else one machine's yes, probably or maybe does.
 _OF_TASKS = """feature_id IN (
@@ -176,7 +188,7 @@ def feature_page(
     if sort not in SORTS:
         raise InputError(f"The features cannot be sorted by {sort!r}; choose one of {', '.join(SORTS)}.")
     order = f"{SORTS[sort]} {'DESC' if descending else 'ASC'} NULLS LAST, feature_id"
-    table, values = _filtered(chosen)
+    table, values = _filtered(reader, scope, chosen)
     sql = (
         f"{table} SELECT *, count(*) OVER () AS n_rows FROM passed "  # noqa: S608
         f"ORDER BY {order} LIMIT {int(limit)} OFFSET {int(offset)}"
@@ -190,7 +202,7 @@ def feature_page(
 
 def feature_row(reader: Queries, scope: TableScope, feature_id: int) -> dict[str, Any]:
     """One row of the table, whatever its kind; empty where the SAE has no such feature. Reads only that feature."""
-    sql = f"WITH {_TABLE} SELECT * FROM listed WHERE feature_id = $feature_id"  # noqa: S608
+    sql = f"WITH {_table(reader, scope)} SELECT * FROM listed WHERE feature_id = $feature_id"  # noqa: S608
     rows = reader.select(sql, **scope.parameters, feature_id=feature_id).to_pylist()
     return dict(rows[0]) if rows else {}
 
@@ -198,7 +210,7 @@ def feature_row(reader: Queries, scope: TableScope, feature_id: int) -> dict[str
 def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
     """Counts over the whole table: features, those that fire, are explained, were reviewed, and each coverage state."""
     sql = (
-        f"WITH {_TABLE} SELECT count(*) AS n_features, "  # noqa: S608
+        f"WITH {_table(reader, scope)} SELECT count(*) AS n_features, "  # noqa: S608
         "count(*) FILTER (NOT is_dead) AS n_live, count(*) FILTER (is_always_on) AS n_always_on, "
         "count(*) FILTER (explanation <> '') AS n_explained, "
         "count(*) FILTER (status NOT IN ('unreviewed', 'skipped')) AS n_reviewed, "
@@ -211,7 +223,7 @@ def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
 
 def passing(reader: Queries, scope: TableScope, chosen: TableFilter) -> Any:
     """Every feature that passes, with what was said and decided of it, as an Arrow table by feature id."""
-    table, values = _filtered(chosen)
+    table, values = _filtered(reader, scope, chosen)
     columns = "feature_id, status, explanation <> '' AS is_explained, verdict, is_judged_by_person"
     sql = f"{table} SELECT {columns} FROM passed ORDER BY feature_id"  # noqa: S608
     return reader.select(sql, **scope.parameters, **values)
@@ -219,31 +231,35 @@ def passing(reader: Queries, scope: TableScope, chosen: TableFilter) -> Any:
 
 def mapped(reader: Queries, scope: TableScope) -> Any:
     """Every feature that has a place on the map, with all it can be coloured by, as an Arrow table by feature id."""
-    sql = (
-        f"WITH {_TABLE} SELECT m.feature_id, m.umap_x, m.umap_y, m.cluster, l.density, l.max_act, l.score, "  # noqa: S608
-        "l.verdict, l.status, l.state, l.is_dead, l.is_always_on, left(l.explanation, 80) AS explanation "
-        "FROM feature_map m JOIN listed l USING (feature_id) WHERE m.sae_id = $sae_id ORDER BY m.feature_id"
-    )
+    columns = "m.feature_id, m.umap_x, m.umap_y, m.cluster, l.density, l.max_act, l.score, l.verdict, l.status, l.state"
+    flags = "l.is_dead, l.is_always_on, left(l.explanation, 80) AS explanation"
+    source = "feature_map m JOIN listed l USING (feature_id) WHERE m.sae_id = $sae_id ORDER BY m.feature_id"
+    sql = f"WITH {_table(reader, scope)} SELECT {columns}, {flags} FROM {source}"  # noqa: S608
     return reader.select(sql, **scope.parameters)
 
 
-def _filtered(chosen: TableFilter) -> tuple[str, dict[str, object]]:
+def _table(reader: Queries, scope: TableScope) -> str:
+    """Common table expressions up to `listed`: what machines know, with what people decided."""
+    return _TABLE.format(machine=reader.kept(_MACHINE, **scope.parameters))
+
+
+def _filtered(reader: Queries, scope: TableScope, chosen: TableFilter) -> tuple[str, dict[str, object]]:
     """The statement's beginning, up to the rows that `passed`, and the values it takes."""
-    source, values = _source(chosen)
+    source, values = _source(reader, scope, chosen)
     conditions, more = _conditions(chosen)
     given = [name for name in ASIDE if chosen.closeness is not None and name in chosen.aside]
     aside = [f"NULL::DOUBLE AS {name}" for name in ASIDE if name not in given]
     columns = ", ".join(["*", *([] if source else ["NULL AS match"]), *aside])
     joined = "listed JOIN found USING (feature_id)" if source else "listed"
-    parts = ",".join([_TABLE, *([source] if source else [])])
+    parts = ",".join([_table(reader, scope), *([source] if source else [])])
     where = " AND ".join(conditions)
     return f"WITH {parts}, passed AS (SELECT {columns} FROM {joined} WHERE {where})", values | more  # noqa: S608
 
 
-def _source(chosen: TableFilter) -> tuple[str, dict[str, object]]:
+def _source(reader: Queries, scope: TableScope, chosen: TableFilter) -> tuple[str, dict[str, object]]:
     """The features that a search found elsewhere, "" for no search, and its values."""
     if chosen.word.strip():
-        return _FIRING, {"word": chosen.word.strip()}
+        return _FIRING.format(peaks=reader.kept(_PEAKS, **scope.parameters)), {"word": chosen.word.strip()}
     if chosen.closeness is None:
         return "", {}
     n = len(chosen.closeness)

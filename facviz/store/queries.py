@@ -12,6 +12,15 @@ from scipy import sparse
 from facviz.errors import InputError
 
 DERIVED_VIEWS = {
+    "best_explanation": """
+        SELECT * FROM (SELECT *, TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)) AS auroc,
+            max(TRY(CAST(scores ->> '$.embedding_auroc_lexical' AS DOUBLE))) OVER feature AS words
+            FROM explanation WINDOW feature AS (PARTITION BY sae_id, feature_id))
+        QUALIFY row_number() OVER (PARTITION BY sae_id, feature_id
+            ORDER BY author_kind = 'llm' AND prompt = '' DESC, CASE
+                WHEN author_kind = 'llm' THEN if(outcome = 'explained', coalesce(auroc, 0), -1)
+                ELSE if(outcome = 'explained', coalesce(words, auroc, 1), 0.5) END DESC,
+            author_kind = 'lexical' DESC, outcome = 'explained' DESC, version DESC) = 1""",
     "current_explanation": """
         SELECT coalesce(e.sae_id, d.sae_id) AS sae_id, coalesce(e.feature_id, d.feature_id) AS feature_id,
             coalesce(e.version, 0) AS version, coalesce(d.text, e.text, '') AS text, coalesce(e.text, '') AS written,
@@ -20,14 +29,7 @@ DERIVED_VIEWS = {
             CASE WHEN d.text IS NULL THEN e.outcome ELSE 'explained' END AS outcome,
             CASE WHEN d.text IS NULL THEN coalesce(e.scores, '{}') ELSE '{}' END AS scores,
             coalesce(d.status, 'unreviewed') AS status, d.reason, d.author AS reviewer, d."at" AS reviewed_at
-        FROM (SELECT * FROM (SELECT *, TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)) AS auroc,
-                max(TRY(CAST(scores ->> '$.embedding_auroc_lexical' AS DOUBLE))) OVER feature AS words
-            FROM explanation WINDOW feature AS (PARTITION BY sae_id, feature_id))
-            QUALIFY row_number() OVER (PARTITION BY sae_id, feature_id
-                ORDER BY author_kind = 'llm' AND prompt = '' DESC, CASE
-                    WHEN author_kind = 'llm' THEN if(outcome = 'explained', coalesce(auroc, 0), -1)
-                    ELSE if(outcome = 'explained', coalesce(words, auroc, 1), 0.5) END DESC,
-                author_kind = 'lexical' DESC, outcome = 'explained' DESC, version DESC) = 1) e
+        FROM best_explanation e
         FULL JOIN (SELECT * FROM decision WHERE kind = 'explanation') d USING (sae_id, feature_id)""",
     "current_relevance": """
         SELECT task, sae_id, feature_id, source, verdict, score, rationale, author, coalesce(theme, '') AS theme
@@ -46,7 +48,7 @@ DERIVED_VIEWS = {
         FROM (SELECT * FROM decision WHERE kind = 'listed' AND status = 'listed') d
         JOIN (SELECT list_id, text AS name FROM decision WHERE kind = 'list' AND status = 'kept') l USING (list_id)""",
 }
-"""Tables joined with what people decided: a person's words win over a machine's.
+"""Tables joined with what people decided: a person's words win over a machine's. Each may read those before it.
 
 Of several explanations the one with the better held-out score is shown, and words alone win a tie. What a model wrote
 must have scored better: words alone that nobody scored (the model's stage does) are not beaten, and "no clear pattern"
@@ -358,6 +360,13 @@ class Queries(ABC):
     def select(self, sql: str, **parameters: object) -> Any:
         """Result of a statement written inside `facviz.store`; values only ever travel as parameters."""
         return self._answer(sql, {k: v for k, v in parameters.items() if f"${k}" in sql})
+
+    def kept(self, sql: str, **_: object) -> str:
+        """Where to read the rows of a statement over machine-made tables alone, as SQL; its reader passes the values.
+
+        Here the statement itself; the dashboard's file works it out once and keeps the rows.
+        """
+        return f"({sql})"
 
     def rows(self, query: str, **parameters: object) -> list[dict[str, Any]]:
         """Result of a named query as dictionaries."""

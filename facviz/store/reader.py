@@ -54,7 +54,7 @@ class Reader(Queries):
 
     def _problem(self, sql: str) -> WorkspaceError | None:
         """Why a statement cannot be answered: a damaged table it reads, directly or through a derived view."""
-        for name, definition in DERIVED_VIEWS.items():
+        for name, definition in reversed(DERIVED_VIEWS.items()):
             if re.search(rf"\b{name}\b", sql):
                 sql += definition
         return next((e for table, e in self._unreadable.items() if re.search(rf"\b{table}\b", sql)), None)
