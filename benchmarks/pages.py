@@ -2,7 +2,8 @@
 
 Script times are those of `AppTest` reruns through `app.py`, after one of the same page that is not counted. In Chromium
 an action counts from the key or click until the script has ended and nothing on the page has changed for a while; the
-server is a process of its own. Both work on a copy of the cached workspace, so that decisions made here stay out of it.
+server is a process of its own, and the first walk through all pages, in which it reads what it keeps afterwards, is
+shown but not counted. Both work on a copy of the cached workspace, so that decisions made here stay out of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,14 @@ import numpy as np
 from benchmarks.results import Bound
 from benchmarks.wide_workspace import SEED, wide_workspace
 from facviz.backbone import Backbone
-from facviz.store.database import DATABASE_FILE, Database
+from facviz.store.database import Database
 from facviz.store.workspace import open_workspace
 from facviz.testing.browser import REPOSITORY, Server, find_chromium, open_browser, settle
 
 SCRIPT_BAR, CLICK_BAR = 300.0, 1000.0  # milliseconds, 95th percentile
 COLD_BAR, NEXT_BAR = 8.0, 2.0  # seconds
 MEMORY_BAR = 3.0  # GB
-PAGES = ("overview", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "jobs")
+PAGES = ("overview", "data", "sae", "features", "feature", "review", "coverage", "synthesis", "evaluation", "jobs")
 Times = dict[str, list[float]]
 
 SCRIPTS: dict[str, Sequence[tuple[str, Mapping[str, object]]]] = {
@@ -73,14 +75,15 @@ SCRIPTS: dict[str, Sequence[tuple[str, Mapping[str, object]]]] = {
     ],
     "coverage": [("open", {})],
     "synthesis": [("open", {})],
+    "evaluation": [("open", {})],
     "jobs": [("open", {})],
 }
 """Page → what is done there, as values in its address: what a click would write there, whatever the widget."""
 PRESSED: dict[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {
     "review": [
-        ("accept", lambda app: app.button(key="fv_review_accept").click()),
-        ("accept", lambda app: app.button(key="fv_review_accept").click()),
-        ("skip", lambda app: app.button(key="fv_review_skip").click()),
+        ("accept", lambda app: app.button(key="fv_decide_accept").click()),
+        ("accept", lambda app: app.button(key="fv_decide_accept").click()),
+        ("skip", lambda app: app.button(key="fv_decide_skip").click()),
         ("undo", lambda app: app.button(key="fv_review_undo").click()),
         ("undo", lambda app: app.button(key="fv_review_undo").click()),
     ],
@@ -96,7 +99,7 @@ ROUNDS = 2
 
 def bench_pages(backbone: Callable[[], Backbone]) -> list[Bound]:
     """All measures of the pages; those that need Chromium are missed where there is none."""
-    root = wide_workspace(backbone())
+    root = wide_workspace(backbone)
     taken_in = take_in(root)
     with copy_of(root) as copy:
         scripts = script_times(copy)
@@ -108,10 +111,10 @@ def bench_pages(backbone: Callable[[], Backbone]) -> list[Bound]:
 def take_in(root: Path) -> float:
     """Seconds in which a fresh dashboard took all shards in, once; its file is kept beside them."""
     workspace = open_workspace(root)
-    if not (root / DATABASE_FILE).exists():
-        started = time.perf_counter()
-        with Database(workspace) as database:
-            database.sync()
+    started = time.perf_counter()
+    with Database(workspace) as database:  # one of another version is made anew here, not in what is measured
+        changed = database.sync()
+    if changed:
         workspace.remember(take_in_seconds=round(time.perf_counter() - started, 1))
     return float(workspace.meta.get("take_in_seconds", float("nan")))
 
@@ -216,10 +219,6 @@ def _key(key: str) -> Callable[[Any], object]:
     return lambda page: page.keyboard.press(key)
 
 
-def _button(name: str) -> Callable[[Any], object]:
-    return lambda page: page.get_by_role("button", name=name, exact=True).first.click()
-
-
 def _typed(words: str) -> Callable[[Any], object]:
     """Into the page's search box; what is timed is the Enter that sends it."""
 
@@ -235,7 +234,7 @@ def _typed(words: str) -> Callable[[Any], object]:
 
 
 def _slide(page: Any) -> None:
-    thumb = page.locator(".st-key-threshold [role=slider]").first
+    thumb = page.get_by_test_id("stSlider").locator("[role=slider], input").first
     page.evaluate("() => { fvBench.armed = false; }")
     thumb.focus()
     page.evaluate("() => { fvBench.armed = true; }")
@@ -244,13 +243,16 @@ def _slide(page: Any) -> None:
 
 WALK: Sequence[tuple[str, Callable[[Any], object]]] = [
     ("features: open", _menu("Features")),
-    ("features: order", lambda page: page.locator(".st-key-fv_features_turn button").click()),
+    ("features: order", lambda page: page.locator(".st-key-fv_features_turn button").first.click()),
     ("features: search texts", _typed("because")),
     ("features: search another text", _typed("people")),
-    ("features: search a word", _button("On a word")),
+    ("features: search a word", lambda page: page.locator(".st-key-fv_features_by button").nth(1).click()),
     ("features: search another word", _typed("because")),
     ("features: clear the search", _typed("")),
-    ("features: next page", lambda page: page.get_by_test_id("stPagination").get_by_role("button", name="2").click()),
+    (
+        "features: next page",
+        lambda page: page.locator("[class*=st-key-fv_features_page] button", has_text="2").first.click(),
+    ),
     ("review: open", _menu("Review")),
     ("review: accept", _key("a")),
     ("review: accept", _key("a")),
@@ -261,16 +263,17 @@ WALK: Sequence[tuple[str, Callable[[Any], object]]] = [
     ("coverage: move the threshold", _slide),
     ("coverage: move the threshold", _slide),
     ("synthesis: open", _menu("Synthesis")),
+    ("evaluation: open", _menu("Evaluation")),
     ("jobs: open", _menu("Jobs")),
     ("data: open", _menu("Data")),
     ("sae: open", _menu("SAE")),
     ("overview: open", _menu("Overview")),
 ]
 FEATURE_WALK: Sequence[tuple[str, Callable[[Any], object]]] = [
-    ("feature: next", lambda page: page.locator(".st-key-fv_feature_next button").click()),
-    ("feature: next", lambda page: page.locator(".st-key-fv_feature_next button").click()),
+    ("feature: next", lambda page: page.locator(".st-key-fv_feature_next button").first.click()),
+    ("feature: next", lambda page: page.locator(".st-key-fv_feature_next button").first.click()),
     ("feature: widen spans", lambda page: page.locator(".st-key-fv_feature_context button").last.click()),
-    ("feature: random", lambda page: page.locator(".st-key-fv_feature_random button").click()),
+    ("feature: random", lambda page: page.locator(".st-key-fv_feature_random button").first.click()),
 ]
 
 
@@ -284,31 +287,40 @@ def browser_bounds(root: Path, *, rounds: int = ROUNDS, **settings: object) -> l
             started = time.perf_counter()
             server.start()
             page.goto(server.url)
-            settle(page)
+            _painted(page)
             cold = time.perf_counter() - started
         times: Times = {}
+        first: Times = {}
         with open_browser() as page:
             page.add_init_script(_WATCH)
             started = time.perf_counter()
             page.goto(server.url)
-            settle(page)
+            _painted(page)
             following = time.perf_counter() - started
-            for _ in range(rounds):
-                _walk(page, WALK, times)
+            for found in (first, *[times] * rounds):
+                settle(page)
+                _walk(page, WALK, found)
                 page.goto(f"{server.url}/feature?feature=17")
                 settle(page)
-                _walk(page, FEATURE_WALK, times)
+                _walk(page, FEATURE_WALK, found)
                 page.goto(server.url)
-                settle(page)
         peak = server.peak_gigabytes()
     finally:
         server.stop()
+    slowest_first = {name: round(max(found)) for name, found in first.items()}
+    clicks = _p95("page-clicks", times, CLICK_BAR)
     return [
-        _p95("page-clicks", times, CLICK_BAR),
+        replace(clicks, settings={**clicks.settings, "first_walk": slowest_first}),
         Bound("first-page", "s", cold, COLD_BAR, dict(settings)),
         Bound("next-browser", "s", following, NEXT_BAR, {}),
         Bound("app-memory", "GB", peak, MEMORY_BAR, {}),
     ]
+
+
+def _painted(page: Any) -> None:
+    """Wait until the first page's script has ended and what it wrote stands there."""
+    page.wait_for_selector("h1", timeout=60_000)
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
 
 
 def _walk(page: Any, actions: Sequence[tuple[str, Callable[[Any], object]]], times: Times) -> None:

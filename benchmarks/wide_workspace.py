@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from facviz.spans import SPLITS, SpanRows, rank_within, span_columns
 from facviz.store.events import explanation_of, new_event
 from facviz.store.manifest import Scope
 from facviz.store.schema import MODE, TABLES, rows_to_arrow, to_arrow
-from facviz.store.workspace import Workspace
+from facviz.store.workspace import META_FILE, Workspace, open_workspace
 
 VERSION = 1
 """Raised when the same inputs build another workspace."""
@@ -75,19 +75,25 @@ class Size:
     captured_at_once: int = 1000
 
 
-def wide_workspace(backbone: Backbone) -> Path:
+def wide_workspace(backbone: Callable[[], Backbone]) -> Path:
     """Folder of the workspace at full size, built where it is not there yet."""
     documents = corpus(Size().n_documents)
     digest = hashlib.sha256("".join(d.doc_id for d in documents).encode()).hexdigest()[:8]
     root = cache_root() / "benchmarks" / f"wide-{VERSION}-{digest}"
-    build(root, backbone, documents, Size())
+    if not is_built(root):
+        build(root, backbone(), documents, Size())
     return root
+
+
+def is_built(root: Path) -> bool:
+    """Whether the workspace is there, finished and of this version."""
+    return (root / META_FILE).exists() and open_workspace(root).meta.get("wide") == VERSION
 
 
 def build(root: Path, backbone: Backbone, documents: Sequence[Document], size: Size) -> Workspace:
     """The workspace in this folder, finished; what is there already is kept."""
     workspace = Workspace.create(root)
-    if workspace.meta.get("wide") != VERSION:
+    if not is_built(root):
         with workspace.lock():
             _Build(workspace, backbone, documents, size).run()
         workspace.remember(wide=VERSION)

@@ -1,24 +1,26 @@
 """The benches run and record what they say; the published loop they race against finds the same spans as facviz."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import __main__ as program
-from benchmarks import published_loop
+from benchmarks import pages, published_loop, wide_workspace
 from benchmarks.capture import BAR_FLOAT32, BAR_WITH_BF16, bench_capture
 from benchmarks.generation import bench_generation, reply_alone
 from benchmarks.machine import describe_machine
-from benchmarks.results import Pairs, Result, alternate
+from benchmarks.results import Bound, Pairs, Result, alternate
 from benchmarks.sae import DenseStep, bench_decode, bench_step, synthetic_activations
 from benchmarks.spans import bench_spans, collect, random_sae
 from benchmarks.texts import pseudo_documents, spread_by_length
 from facviz.activations import SaeEncoder
 from facviz.backbone import Backbone
-from facviz.config import SaeConfig, SpansConfig
-from facviz.records import LLMRequest, Message
+from facviz.config import BackboneConfig, SaeConfig, SpansConfig
+from facviz.records import RAW_TEXT_ROLE, Document, LLMRequest, Message
+from facviz.sae.formats import load_sae
 from facviz.sae.train import train_sae
 from facviz.testing.planted import LAYER, WORDS, planted_model, planted_sae, planted_tokenizer
 
@@ -180,3 +182,93 @@ def test_the_program_writes_the_results_prints_them_and_exits_by_the_bars(ratio,
     printed = capsys.readouterr().out
     assert ("MISSED" in printed) == (status == 1)
     assert "content tokens/s" in printed
+
+
+@pytest.mark.parametrize(("found", "passed"), [(3.0, True), (3.01, False), (float("nan"), False)])
+def test_a_bound_is_the_most_that_may_be_measured_and_nothing_measured_is_a_miss(
+    found, passed, tmp_path, monkeypatch, capsys
+):
+    bounds = [Bound("app-memory", "GB", 1.0, 3.0, {}), Bound("first-page", "s", found, 3.0, {"runs": 1})]
+    monkeypatch.setattr(program, "BENCHES", {"pages": lambda models: bounds})
+    assert program.main(["--out", str(tmp_path / "results.json")]) == (0 if passed else 1)
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert [bench["at_most"] for bench in record["benches"]] == [3.0, 3.0]
+    assert [bench["passed"] for bench in record["benches"]] == [True, passed]
+    assert ("MISSED" in capsys.readouterr().out) != passed
+
+
+def test_the_95th_percentile_is_over_all_actions_and_names_the_slowest_of_each():
+    bound = pages._p95("page-x", {"open": [10.0, 30.0], "sort": [20.0, 400.0]}, 300)
+    assert bound.ours == pytest.approx(np.percentile([10, 20, 30, 400], 95))
+    assert bound.settings == {"runs": 4, "median": 25, "slowest": {"open": 30, "sort": 400}}
+
+
+SMALL = wide_workspace.Size(
+    n_features=64, n_documents=60, n_seed=15, n_tokens=6, per_split=3, seed_per_split=2, fewest_docs=8, median_docs=10,
+    block=16, group=32, n_events=12, n_filled=3, captured_at_once=25,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small_wide(planted, tmp_path_factory):
+    """A narrow workspace of the same make, from the planted backbone."""
+    texts = pseudo_documents(80, mean_words=14, words=WORDS)
+    raw = [Document.from_text(d.text, role=RAW_TEXT_ROLE, label="x") for d in texts if len(d.text.split()) >= 8]
+    folder = tmp_path_factory.mktemp("wide") / "ws"
+    return wide_workspace.build(folder, planted, raw, SMALL), planted, raw
+
+
+def test_the_workspace_of_the_pages_holds_what_its_sae_gives_on_its_texts(small_wide):
+    workspace, backbone, _ = small_wide
+    with workspace.reader() as reader:
+        [row] = reader.rows("saes")
+        anchor = reader.dataset("anchor")["dataset_id"]
+        keys = {"sae_id": row["sae_id"], "dataset_id": anchor}
+        documents = {r["doc_no"]: r for r in reader.rows("documents", dataset_id=anchor)}
+        matrix = reader.activation_matrix(**keys, mode="inference", d_sae=SMALL.n_features).toarray()
+        spans = reader.rows("dataset_spans", **keys)
+        stats = reader.rows("stats", **keys, mode="inference")
+        [run] = reader.rows("coverage")
+        explained = reader.rows("explanations", sae_id=row["sae_id"])
+    weights = load_sae(workspace.sae_folder(row["sae_id"]) / "weights", "saelens")
+    config = BackboneConfig(max_tokens=SMALL.n_tokens + 1)
+    place = backbone.at(min(SMALL.layer, backbone.layer), "resid")
+    texts = [Document.from_text(documents[n]["text"], role=RAW_TEXT_ROLE) for n in sorted(documents)]
+    encoder = SaeEncoder(place, weights, roles=(RAW_TEXT_ROLE,), config=config)
+    expected = encoder.encode(texts).max_acts.toarray()
+    # Activations were kept in bfloat16 and directions in float16: near the threshold a few go the other way.
+    assert ((expected > 0) != (matrix > 0)).mean() < 0.03
+    both = (expected > 0) & (matrix > 0)
+    assert both.sum() > 300
+    assert np.allclose(matrix[both], expected[both], rtol=0.05, atol=0.05)
+    assert [s["n_docs"] for s in stats] == (matrix > 0).sum(axis=0).tolist()
+    assert np.allclose([s["max_act"] for s in stats], matrix.max(axis=0))
+    for span in spans:
+        text = documents[span["doc_no"]]["text"]
+        assert "".join(span["tokens"]) == text[span["start_char"] : span["end_char"]]
+        assert max(span["acts"]) == pytest.approx(span["act"], rel=1e-2)
+        assert span["acts"][span["peak_token"] - span["start_token"]] == max(span["acts"])
+        assert matrix[span["doc_no"], span["feature_id"]] == pytest.approx(span["act"])
+    per_half = Counter((span["feature_id"], span["split"]) for span in spans)
+    assert max(per_half.values()) == SMALL.per_split
+    assert len(explained) == SMALL.n_features
+    assert 0 < run["fac"] < 1
+
+
+def test_a_finished_workspace_is_not_built_again_and_a_copy_leaves_it_alone(small_wide):
+    workspace, backbone, raw = small_wide
+    before = (workspace.root / "tables" / "manifest.jsonl").read_bytes()
+    wide_workspace.build(workspace.root, backbone, raw, SMALL)
+    assert (workspace.root / "tables" / "manifest.jsonl").read_bytes() == before
+    with pages.copy_of(workspace.root) as copy:
+        with (copy / "events" / "review.jsonl").open("a") as log:
+            log.write("{}\n")
+        assert (copy / "tables" / "manifest.jsonl").read_bytes() == before
+    assert not copy.exists()
+    assert "{}" not in (workspace.root / "events" / "review.jsonl").read_text().splitlines()
+
+
+def test_the_texts_of_the_workspace_are_all_different_with_and_without_the_data_folder(monkeypatch):
+    monkeypatch.delenv("FACVIZ_DATA", raising=False)
+    documents = wide_workspace.corpus(2000)
+    assert len({d.doc_id for d in documents}) == len(documents) == 2000

@@ -165,8 +165,7 @@ def _segment_sums(values: Floats, first: Ints, counts: Ints) -> Floats:
     some = counts > 0
     if not some.any():
         return sums
-    ends = np.stack([first[some], first[some] + counts[some]], axis=1).ravel()
-    if ends[-1] == len(values):
-        ends = ends[:-1]
-    sums[some] = np.add.reduceat(values, ends, dtype=np.float64)[::2]
+    offsets = np.concatenate([[0], np.cumsum(counts[some])])
+    places = np.arange(offsets[-1]) + np.repeat(first[some] - offsets[:-1], counts[some])
+    sums[some] = np.add.reduceat(values[places], offsets[:-1], dtype=np.float64)  # what lies between is never touched
     return sums

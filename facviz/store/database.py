@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from facviz.errors import WorkspaceError
 from facviz.files import disk_errors
 from facviz.store.deciding import Deciding
+from facviz.store.derived import DERIVED_VIEWS
 from facviz.store.events import LOG_FILE, Event, Target, append_events, decisions, read_events
 from facviz.store.keeping import MATERIALISED, Keep, refresh
 from facviz.store.manifest import Shard
 from facviz.store.opinions import opinions
-from facviz.store.queries import DERIVED_VIEWS
 from facviz.store.reader import (
     SETTINGS,
     create_empty,

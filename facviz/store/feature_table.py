@@ -91,17 +91,11 @@ listed AS (
     FROM joined)"""
 
 # The word stands around the peak token, which is a part of it: long words are several tokens.
-_PEAKS = """
-SELECT feature_id, peak, near FROM (
-    SELECT feature_id, lower(trim(list_extract(tokens, peak_token - start_token + 1))) AS peak,
-        lower(array_to_string(list_slice(tokens, greatest(peak_token - start_token - 2, 1),
-            peak_token - start_token + 4), '')) AS near
-    FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id)
-WHERE peak <> ''"""
 _FIRING = """
 found AS (
-    SELECT feature_id, count(*) AS match FROM {peaks}
-    WHERE contains(lower($word), peak) AND contains(near, lower($word))
+    SELECT feature_id, count(*) AS match FROM span_peak
+    WHERE sae_id = $sae_id AND dataset_id = $dataset_id
+        AND contains(lower($word), peak) AND contains(near, lower($word))
     GROUP BY feature_id)"""
 # Features that matter to any of these tasks: a person's verdict wins, else one machine's yes, probably or maybe does.
 _OF_TASKS = """feature_id IN (
@@ -245,7 +239,7 @@ def _table(reader: Queries, scope: TableScope) -> str:
 
 def _filtered(reader: Queries, scope: TableScope, chosen: TableFilter) -> tuple[str, dict[str, object]]:
     """The statement's beginning, up to the rows that `passed`, and the values it takes."""
-    source, values = _source(reader, scope, chosen)
+    source, values = _source(chosen)
     conditions, more = _conditions(chosen)
     given = [name for name in ASIDE if chosen.closeness is not None and name in chosen.aside]
     aside = [f"NULL::DOUBLE AS {name}" for name in ASIDE if name not in given]
@@ -256,10 +250,10 @@ def _filtered(reader: Queries, scope: TableScope, chosen: TableFilter) -> tuple[
     return f"WITH {parts}, passed AS (SELECT {columns} FROM {joined} WHERE {where})", values | more  # noqa: S608
 
 
-def _source(reader: Queries, scope: TableScope, chosen: TableFilter) -> tuple[str, dict[str, object]]:
+def _source(chosen: TableFilter) -> tuple[str, dict[str, object]]:
     """The features that a search found elsewhere, "" for no search, and its values."""
     if chosen.word.strip():
-        return _FIRING.format(peaks=reader.kept(_PEAKS, **scope.parameters)), {"word": chosen.word.strip()}
+        return _FIRING, {"word": chosen.word.strip()}
     if chosen.closeness is None:
         return "", {}
     n = len(chosen.closeness)

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 
 import duckdb
 
-from facviz.store.queries import DERIVED_VIEWS
+from facviz.store.derived import DERIVED_VIEWS
 
-MATERIALISED = {"best_explanation": ("explanation",)}
+MATERIALISED = {"best_explanation": ("explanation",), "span_peak": ("span",)}
 """Derived views that the file holds as tables, each with the tables it follows from."""
 MAX_KEPT = 48
 """Tables kept for one state of the shards; a statement beyond them is worked out each time."""
@@ -25,7 +25,7 @@ def refresh(cursor: duckdb.DuckDBPyConnection, changed: Collection[str]) -> None
     """Work out again what follows from these tables."""
     for name, sources in MATERIALISED.items():
         if not set(sources).isdisjoint(changed):
-            cursor.execute(f"CREATE OR REPLACE TABLE {name} AS {DERIVED_VIEWS[name]} ORDER BY sae_id, feature_id")
+            cursor.execute(f"CREATE OR REPLACE TABLE {name} AS {DERIVED_VIEWS[name]}")
 
 
 class Keep:

@@ -11,51 +11,6 @@ from scipy import sparse
 
 from facviz.errors import InputError
 
-DERIVED_VIEWS = {
-    "best_explanation": """
-        SELECT * FROM (SELECT *, TRY(CAST(scores ->> '$.embedding_auroc' AS DOUBLE)) AS auroc,
-            max(TRY(CAST(scores ->> '$.embedding_auroc_lexical' AS DOUBLE))) OVER feature AS words
-            FROM explanation WINDOW feature AS (PARTITION BY sae_id, feature_id))
-        QUALIFY row_number() OVER (PARTITION BY sae_id, feature_id
-            ORDER BY author_kind = 'llm' AND prompt = '' DESC, CASE
-                WHEN author_kind = 'llm' THEN if(outcome = 'explained', coalesce(auroc, 0), -1)
-                ELSE if(outcome = 'explained', coalesce(words, auroc, 1), 0.5) END DESC,
-            author_kind = 'lexical' DESC, outcome = 'explained' DESC, version DESC) = 1""",
-    "current_explanation": """
-        SELECT coalesce(e.sae_id, d.sae_id) AS sae_id, coalesce(e.feature_id, d.feature_id) AS feature_id,
-            coalesce(e.version, 0) AS version, coalesce(d.text, e.text, '') AS text, coalesce(e.text, '') AS written,
-            CASE WHEN d.text IS NULL THEN e.author_kind ELSE 'human' END AS author_kind,
-            CASE WHEN d.text IS NULL THEN e.author ELSE d.author END AS author, coalesce(e.prompt, '') AS prompt,
-            CASE WHEN d.text IS NULL THEN e.outcome ELSE 'explained' END AS outcome,
-            CASE WHEN d.text IS NULL THEN coalesce(e.scores, '{}') ELSE '{}' END AS scores,
-            coalesce(d.status, 'unreviewed') AS status, d.reason, d.author AS reviewer, d."at" AS reviewed_at
-        FROM best_explanation e
-        FULL JOIN (SELECT * FROM decision WHERE kind = 'explanation') d USING (sae_id, feature_id)""",
-    "current_relevance": """
-        SELECT task, sae_id, feature_id, source, verdict, score, rationale, author, coalesce(theme, '') AS theme
-        FROM relevance
-        UNION ALL SELECT d.task, d.sae_id, d.feature_id, 'human', d.verdict, 1.0, '', d.author, coalesce(m.theme, '')
-        FROM decision d LEFT JOIN (SELECT task, sae_id, feature_id, max(theme) AS theme FROM relevance
-            GROUP BY ALL) m USING (task, sae_id, feature_id) WHERE d.kind = 'relevance'""",
-    "current_candidate": """
-        SELECT c.*, coalesce(d.status, 'unreviewed') AS review, d.reason AS review_reason, d.author AS reviewer,
-            d."at" AS reviewed_at
-        FROM candidate c LEFT JOIN (SELECT * FROM decision WHERE kind = 'candidate') d USING (candidate_id)""",
-    "feature_list": """
-        SELECT list_id, text AS name, author, "at" FROM decision WHERE kind = 'list' AND status = 'kept'""",
-    "listed_feature": """
-        SELECT l.list_id, l.name, d.sae_id, d.feature_id, d.text AS note, d.author, d."at"
-        FROM (SELECT * FROM decision WHERE kind = 'listed' AND status = 'listed') d
-        JOIN (SELECT list_id, text AS name FROM decision WHERE kind = 'list' AND status = 'kept') l USING (list_id)""",
-}
-"""Tables joined with what people decided: a person's words win over a machine's. Each may read those before it.
-
-Of several explanations the one with the better held-out score is shown, and words alone win a tie. What a model wrote
-must have scored better: words alone that nobody scored (the model's stage does) are not beaten, and "no clear pattern"
-counts as chance, .5.
-Imported ones, which no prompt of ours asked for, somebody wanted to see: they come first, unscored as they are.
-"""
-
 NAMED_QUERIES = {
     "features": """
         SELECT s.*, f.* EXCLUDE (sae_id, feature_id), e.text AS explanation, e.outcome AS explanation_outcome
@@ -182,6 +137,12 @@ NAMED_QUERIES = {
     "evaluations": """
         SELECT * FROM evaluation WHERE $eval_id IS NULL OR eval_id = $eval_id
         ORDER BY eval_id, metric, arm, n_added, rng_seed NULLS FIRST""",
+    "waiting_candidates": """
+        SELECT c.candidate_id, coalesce(d.event_id, '') AS event_id FROM candidate c
+        LEFT JOIN (SELECT * FROM decision WHERE kind = 'candidate') d USING (candidate_id)
+        WHERE c.accepted AND coalesce(d.status, 'unreviewed') = 'unreviewed'
+            AND c.synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
+        ORDER BY c.synth_id, c.feature_id, c.step DESC, c.round, c.slot""",
     "pair_texts": """
         SELECT p.state, p.margin, s.text AS strong_text, s.act AS strong_act, w.text AS weak_text, w.act AS weak_act
         FROM pair p LEFT JOIN candidate s ON s.candidate_id = p.strong_id

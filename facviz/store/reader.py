@@ -13,10 +13,11 @@ import duckdb
 import pyarrow as pa
 
 from facviz.errors import WorkspaceError
+from facviz.store.derived import DERIVED_VIEWS
 from facviz.store.events import decisions, read_events
 from facviz.store.manifest import Shard
 from facviz.store.opinions import opinions
-from facviz.store.queries import DERIVED_VIEWS, Queries
+from facviz.store.queries import Queries
 from facviz.store.schema import DECISION_SCHEMA, EVENT_COLUMNS, OPINION_SCHEMA, TABLES
 
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {

@@ -103,7 +103,7 @@ def _sure(
     root: str, epoch: int, question: Question, kind: Kind, threshold: float, *, _lens: Lens, _live: Live
 ) -> Future[Sure]:
     del root, epoch, question, kind, threshold  # part of the key only
-    return _soon(_lens.seed.n_docs, lambda: measure_sure(_lens, _live))
+    return _soon(_lens.seed.n_docs * len(_lens.features), lambda: measure_sure(_lens, _live))
 
 
 def compared_sets(
@@ -128,7 +128,8 @@ def _compared(
     _sets: Mapping[str, ActivityIndex],
 ) -> Future[tuple[int, list[SetRow]]]:
     del root, epoch, question, kind, threshold, names  # part of the key only
-    return _soon(sum(index.n_docs for index in _sets.values()), lambda: compare_sets(_live, _sets))
+    n_docs = sum(index.n_docs for index in _sets.values())
+    return _soon(n_docs * len(_live.target), lambda: compare_sets(_live, _sets))
 
 
 def wording(
@@ -185,13 +186,13 @@ def _layout(root: str, epoch: int, sae_id: str, ids: tuple[int, ...], *, _databa
     return background().submit(lambda: lay_out(ids, texts, *vectors.result()))
 
 
-_AT_ONCE = 20_000
-"""Documents up to which resampling takes well under a second: no need to make anybody wait for a second drawing."""
+_AT_ONCE = 20_000_000
+"""Documents × features up to which resampling takes a blink: no need to make anybody wait for a second drawing."""
 
 
-def _soon(n_docs: int, work: Callable[[], Any]) -> Future[Any]:
+def _soon(size: int, work: Callable[[], Any]) -> Future[Any]:
     """The result at once, or from a thread of its own where it takes long."""
-    if n_docs > _AT_ONCE:
+    if size > _AT_ONCE:
         return _measuring().submit(work)
     done: Future[Any] = Future()
     try:

@@ -256,17 +256,19 @@ def gap_cells(cells: Sequence[Cell], mode: Mode, *, columns: int = 24) -> go.Fig
     marks = [_MARKS[cell.state] for cell in cells]
     figure = new_figure(mode, round(n_rows * step) + 40)
     figure.update_layout(width=_GRID_PX + 16, margin={"l": 8, "r": 8, "t": 32, "b": 8})
-    figure.add_scatter(
-        x=[i % columns for i in range(len(cells))],
-        y=[i // columns for i in range(len(cells))],
-        mode="markers+text" if step >= 14 else "markers",
-        text=[mark.sign for mark in marks],
-        textfont={"color": [ink_on(mark.shade(colours)) for mark in marks], "size": max(8, round(step * 0.5))},
-        marker=_cell_markers(marks, max(4, step - 4), colours),
-        customdata=[cell.feature_id for cell in cells],
-        hovertext=[f"feature {c.feature_id} · {m.words}<br>{lines(c.label)}" for c, m in zip(cells, marks)],
-        hoverinfo="text",
-    )
+    for mark in dict.fromkeys(marks):  # one colour for all squares of a state is checked once
+        own = [i for i, found in enumerate(marks) if found is mark]
+        figure.add_scatter(
+            x=[i % columns for i in own],
+            y=[i // columns for i in own],
+            mode="markers+text" if step >= 14 and mark.sign else "markers",
+            text=mark.sign,
+            textfont={"color": ink_on(mark.shade(colours)), "size": max(8, round(step * 0.5))},
+            marker=_cell_marker(mark, max(4, step - 4), colours),
+            customdata=[cells[i].feature_id for i in own],
+            hovertext=[f"feature {cells[i].feature_id} · {mark.words}<br>{lines(cells[i].label)}" for i in own],
+            hoverinfo="text",
+        )
     tally = Counter(marks)
     present = [mark for mark in _MARKS.values() if tally[mark]]
     add_key(figure, [(getattr(colours, m.look), m.key, f"{count(tally[m])} {m.words}") for m in present])
@@ -363,9 +365,8 @@ def _add_end(
     )
 
 
-def _cell_markers(marks: Sequence[_Mark], side: float, colours: Palette) -> dict[str, Any]:
-    """Squares in their shade; a crossed square draws its cross in the colour of its line."""
-    edges = [getattr(colours, mark.look) if mark.symbol == "square" else colours.paper for mark in marks]
-    shades = [mark.shade(colours) for mark in marks]
-    line = {"color": edges, "width": 1.5}
-    return {"symbol": [mark.symbol for mark in marks], "size": side, "color": shades, "opacity": 1, "line": line}
+def _cell_marker(mark: _Mark, side: float, colours: Palette) -> dict[str, Any]:
+    """A square in its shade; a crossed one draws its cross in the colour of its line."""
+    edge = getattr(colours, mark.look) if mark.symbol == "square" else colours.paper
+    line = {"color": edge, "width": 1.5}
+    return {"symbol": mark.symbol, "size": side, "color": mark.shade(colours), "opacity": 1, "line": line}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from facviz.store.events import candidate_of
 from facviz.store.queries import Queries
 from facviz.synthesis.plan import VERIFICATION_MARGIN
 from facviz.views.format import count, number, percent
@@ -86,6 +85,14 @@ class Sample:
         peak = max(range(len(acts)), key=acts.__getitem__, default=None)
         fires = peak is not None and acts[peak] > 0
         return SpanRow(encoded.tokens, acts, max(self.feature_max, *acts, 0.0), peak if fires else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A candidate nobody decided on, and the event that a reader saw last, "" for none."""
+
+    candidate_id: str
+    event_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +215,7 @@ def pair_of(queries: Queries, sample: Sample) -> Pair | None:
     )
 
 
-def unreviewed(queries: Queries, run: Mapping[str, Any]) -> list[Sample]:
+def unreviewed(queries: Queries, run: Mapping[str, Any]) -> list[Waiting]:
     """Every verified text of a run on which nobody decided."""
-    facet = Facet("unreviewed", "", 0, accepted=True, review="unreviewed")
-    rows = queries.rows("candidate_page", coverage_id=run["coverage_id"], n=100_000, offset=0, **facet.filters)
-    return samples_of(queries, run, rows)
-
-
-def decided_targets(samples: Iterable[Sample]) -> list[tuple[Any, str]]:
-    """What to decide on and the event each reader saw last."""
-    return [(candidate_of(sample.candidate_id), sample.event_id) for sample in samples]
+    rows = queries.rows("waiting_candidates", coverage_id=run["coverage_id"])
+    return [Waiting(row["candidate_id"], row["event_id"]) for row in rows]

@@ -9,9 +9,9 @@ import pytest
 
 from facviz.errors import InputError
 from facviz.store.database import DATABASE_FILE, Database
+from facviz.store.derived import DERIVED_VIEWS
 from facviz.store.events import append_event, candidate_of, explanation_of, new_event, read_events, relevance_of
 from facviz.store.manifest import Scope
-from facviz.store.queries import DERIVED_VIEWS
 from facviz.store.schema import TABLES, rows_to_arrow
 from facviz.store.workspace import open_workspace
 

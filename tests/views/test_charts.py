@@ -253,30 +253,36 @@ def test_without_a_measured_after_only_before_is_drawn():
     assert dots == ["before 62 %"]
 
 
+def squares_of(figure):
+    """Feature id → trace and place in it, column and row."""
+    return {
+        feature: (trace, i, (trace.x[i], trace.y[i]))
+        for trace in figure.data
+        for i, feature in enumerate(trace.customdata or ())
+    }
+
+
 def test_each_missing_feature_is_a_square_that_names_itself():
-    squares = gap_cells(CELLS, "light").data[0]
-    assert list(squares.customdata) == [cell.feature_id for cell in CELLS]
-    assert squares.hovertext[2] == "feature 72 · filled<br>explanation 72"
-    assert squares.x == tuple(range(7))
-    assert set(squares.y) == {0}
+    squares = squares_of(gap_cells(CELLS, "light"))
+    assert [squares[cell.feature_id][2] for cell in CELLS] == [(i, 0) for i in range(7)]
+    assert len(squares) == len(CELLS)
+    trace, i, _ = squares[72]
+    assert trace.hovertext[i] == "feature 72 · filled<br>explanation 72"
 
 
 def test_the_states_of_cells_differ_in_colour_and_in_sign_or_symbol():
     figure = gap_cells(CELLS, "light")
-    squares = figure.data[0]
-    looks = {cell.state: (squares.marker.symbol[i], squares.text[i]) for i, cell in enumerate(CELLS)}
-    assert len(set(looks.values())) == len(looks)
-    assert squares.marker.color[0] == palette("light").missing
-    assert squares.marker.color[2] == palette("light").filled
-    assert squares.marker.color[4] == palette("light").exhausted
+    squares = {cell.state: squares_of(figure)[cell.feature_id][0] for cell in CELLS}
+    assert len({(trace.marker.symbol, trace.text) for trace in squares.values()}) == len(squares)
+    assert all(squares[s].marker.color == getattr(palette("light"), s) for s in ("missing", "filled", "exhausted"))
     assert "2 filled" in notes(figure)
     assert "1 waiting" in notes(figure)
 
 
 def test_the_cross_of_an_exhausted_cell_is_drawn_in_another_colour_than_its_ground():
-    marker = gap_cells(CELLS, "dark").data[0].marker
-    assert marker.symbol[4] == "square-x"
-    assert marker.line.color[4] != marker.color[4]
+    marker = squares_of(gap_cells(CELLS, "dark"))[CELLS[4].feature_id][0].marker
+    assert marker.symbol == "square-x"
+    assert marker.line.color != marker.color
 
 
 @pytest.mark.parametrize("n", [1, 24, 25, 115, 376, 3000])

@@ -23,6 +23,7 @@ from facviz.views.samples import (
     PAGE_SIZE,
     Facet,
     Sample,
+    Waiting,
     facets,
     pair_of,
     sample_page,
@@ -261,7 +262,7 @@ def _report(here: Here, run: Run) -> str:
     return page
 
 
-def _record(here: Here, samples: Sequence[Sample], kind: str, reason: str = "") -> None:
+def _record(here: Here, samples: Sequence[Sample | Waiting], kind: str, reason: str = "") -> None:
     payload = {"reason": reason} if reason else None
     try:
         for sample in samples:
