@@ -8,6 +8,7 @@ shown but not counted. Both work on a copy of the cached workspace, so that deci
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -142,6 +143,7 @@ def script_times(root: Path, rounds: int = ROUNDS) -> dict[str, Times]:
     before = Path.cwd(), os.environ.get("FACVIZ_WORKSPACE")
     os.chdir(REPOSITORY)
     os.environ["FACVIZ_WORKSPACE"] = str(root)
+    logging.disable(logging.WARNING)  # Streamlit wonders at every run that no server asked for it
     found: dict[str, Times] = {}
     try:
         for page in PAGES:
@@ -159,6 +161,7 @@ def script_times(root: Path, rounds: int = ROUNDS) -> dict[str, Times]:
                     press(app)
                     _timed(app, times, name)
     finally:
+        logging.disable(logging.NOTSET)
         st.cache_resource.clear()  # closes the database
         os.chdir(before[0])
         os.environ.pop("FACVIZ_WORKSPACE")

@@ -72,6 +72,7 @@ class Size:
     group: int = 4096
     n_events: int = 2_000
     n_filled: int = 300
+    act_threshold: float = 1.0
     captured_at_once: int = 1000
 
 
@@ -158,7 +159,7 @@ class _Build:
         self._write_sae(directions, acts.mean(0).float())
         self._write_words(scopes[ANCHOR])
         self._write_relevance()
-        config = CoverageConfig(anchor=ANCHOR, seed=SEED, n_bootstrap=200)
+        config = CoverageConfig(anchor=ANCHOR, seed=SEED, threshold=self.size.act_threshold, n_bootstrap=200)
         session = Session(self.workspace, BackboneConfig(), NoProgress())
         measured = coverage(session, self.sae_id, TASK, SOURCE, config)
         self._write_synthesis(measured)
@@ -270,8 +271,12 @@ class _Build:
         """By feature of the group, whose rows are sorted by feature and falling activation."""
         n_docs = np.bincount(feature_id - start, minlength=end - start)
         first = np.concatenate([[0], np.cumsum(n_docs)[:-1]])
-        safe = np.minimum(first, max(len(act) - 1, 0))
-        p95 = act[np.minimum(safe + (0.05 * (n_docs - 1)).clip(0).round().astype(int), max(len(act) - 1, 0))]
+        last = max(len(act) - 1, 0)
+        safe = np.minimum(first, last)
+        place = 0.05 * (n_docs - 1).clip(0)  # from the strongest down
+        above = act[np.minimum(safe + np.floor(place).astype(int), last)]
+        below = act[np.minimum(safe + np.ceil(place).astype(int), last)]
+        p95 = above + (below - above) * (place - np.floor(place))
         return {
             "feature_id": np.arange(start, end, dtype=np.int32),
             "density": density,

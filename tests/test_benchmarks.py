@@ -206,6 +206,7 @@ def test_the_95th_percentile_is_over_all_actions_and_names_the_slowest_of_each()
 SMALL = wide_workspace.Size(
     n_features=64, n_documents=60, n_seed=15, n_tokens=6, per_split=3, seed_per_split=2, fewest_docs=8, median_docs=10,
     block=16, group=32, n_events=12, n_filled=3, captured_at_once=25,
+    act_threshold=0.5,
 )  # fmt: skip
 
 
@@ -234,13 +235,16 @@ def test_the_workspace_of_the_pages_holds_what_its_sae_gives_on_its_texts(small_
     config = BackboneConfig(max_tokens=SMALL.n_tokens + 1)
     place = backbone.at(min(SMALL.layer, backbone.layer), "resid")
     texts = [Document.from_text(documents[n]["text"], role=RAW_TEXT_ROLE) for n in sorted(documents)]
-    encoder = SaeEncoder(place, weights, roles=(RAW_TEXT_ROLE,), config=config)
+    encoder = SaeEncoder(place, weights, roles=(RAW_TEXT_ROLE,), config=config, dense=True)
     expected = encoder.encode(texts).max_acts.toarray()
-    # Activations were kept in bfloat16 and directions in float16: near the threshold a few go the other way.
-    assert ((expected > 0) != (matrix > 0)).mean() < 0.03
-    both = (expected > 0) & (matrix > 0)
-    assert both.sum() > 300
-    assert np.allclose(matrix[both], expected[both], rtol=0.05, atol=0.05)
+    threshold = weights.weights.activation.threshold.numpy()
+    # Activations were kept in bfloat16 and directions in float16, and words of the planted model tie at a threshold.
+    is_clear = np.abs(expected - threshold) > 0.03
+    assert is_clear.mean() > 0.5
+    assert ((expected > threshold) == (matrix > 0))[is_clear].all()
+    fires = matrix > 0
+    assert fires.sum() > 300
+    assert np.allclose(matrix[fires], expected[fires], rtol=0.02, atol=0.02)
     assert [s["n_docs"] for s in stats] == (matrix > 0).sum(axis=0).tolist()
     assert np.allclose([s["max_act"] for s in stats], matrix.max(axis=0))
     for span in spans:
@@ -251,7 +255,7 @@ def test_the_workspace_of_the_pages_holds_what_its_sae_gives_on_its_texts(small_
         assert matrix[span["doc_no"], span["feature_id"]] == pytest.approx(span["act"])
     per_half = Counter((span["feature_id"], span["split"]) for span in spans)
     assert max(per_half.values()) == SMALL.per_split
-    assert len(explained) == SMALL.n_features
+    assert {row["feature_id"] for row in explained} == {feature for feature, half in per_half if half == "explain"}
     assert 0 < run["fac"] < 1
 
 

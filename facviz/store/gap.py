@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,8 @@ def read_task_features(reader: Queries, sae_id: str, task: str, source: str, anc
     all_stats = [reader.named("stats", sae_id=sae_id, dataset_id=i, mode=MODE) for i in ids]
     is_always_on = np.any([s["is_always_on"].to_numpy(zero_copy_only=False) for s in all_stats], axis=0)
     stats = all_stats[0]
-    verdicts = _verdicts(reader, sae_id, task)
+    # Of features that matter at no level nothing is read: of a wide SAE they are most.
+    verdicts = _records(reader.rows("task_verdicts", task=load_task(task).name, sae_id=sae_id, source=source))
     by_level = [
         np.asarray(without_always_on(relevant_features(verdicts, level.value, source), is_always_on))
         for level in LEVELS
@@ -107,7 +109,10 @@ def read_activity(reader: Queries, sae_id: str, name: str) -> ActivityIndex:
 
 
 def _verdicts(reader: Queries, sae_id: str, task: str) -> list[Relevance]:
-    rows = reader.rows("relevance", task=load_task(task).name, sae_id=sae_id)
+    return _records(reader.rows("relevance", task=load_task(task).name, sae_id=sae_id))
+
+
+def _records(rows: Sequence[Mapping[str, Any]]) -> list[Relevance]:
     return [
         Relevance(r["feature_id"], r["source"], Verdict(r["verdict"]), r["score"], r["rationale"], r["theme"])
         for r in rows

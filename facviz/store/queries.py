@@ -66,6 +66,12 @@ NAMED_QUERIES = {
     "feature_directions": "SELECT * FROM feature WHERE sae_id = $sae_id ORDER BY feature_id",
     "relevance": """
         SELECT * FROM current_relevance WHERE task = $task AND sae_id = $sae_id ORDER BY feature_id, source""",
+    "task_verdicts": """
+        SELECT feature_id, source, verdict, score, '' AS rationale, theme FROM current_relevance
+        WHERE task = $task AND sae_id = $sae_id AND (source IN ($source, 'human') OR theme <> '')
+            AND feature_id IN (SELECT feature_id FROM current_relevance WHERE task = $task AND sae_id = $sae_id
+                AND source IN ($source, 'human') AND verdict <> 'no')
+        ORDER BY feature_id, source""",
     "relevance_tasks": "SELECT DISTINCT task, sae_id, source FROM relevance WHERE sae_id = $sae_id ORDER BY ALL",
     "missing": """
         SELECT * FROM missing_feature WHERE coverage_id = $coverage_id

@@ -186,7 +186,7 @@ def _layout(root: str, epoch: int, sae_id: str, ids: tuple[int, ...], *, _databa
     return background().submit(lambda: lay_out(ids, texts, *vectors.result()))
 
 
-_AT_ONCE = 20_000_000
+_AT_ONCE = 60_000_000
 """Documents × features up to which resampling takes a blink: no need to make anybody wait for a second drawing."""
 
 

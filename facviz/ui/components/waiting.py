@@ -21,7 +21,7 @@ def ready(words: str, *futures: Future[Any]) -> list[Any] | None:
     return None
 
 
-@st.fragment(run_every="1s")
+@st.fragment(run_every=0.3)
 def _watch(words: str, futures: Sequence[Future[Any]]) -> None:
     if all(future.done() for future in futures):
         st.rerun()
