@@ -57,12 +57,13 @@ def export_samples(
     workspace: Workspace, out: Path, *, name: str = "messages", only_approved: bool = False
 ) -> dict[str, Any]:
     """Write the samples of a workspace with their manifest; how many, and how many were left out for which reason."""
+    if name != "hf":
+        _check_file(out)
     with workspace.reader() as reader:
         files, counts = sample_files(reader, name, only_approved=only_approved)
     if name == "hf":
         _write_folder(out, files)
         return {"out": str(out), "format": name, **counts}
-    _check_file(out)
     [content] = [content for file, content in files.items() if file != MANIFEST]
     listing = _manifest(name, {out.name: content}, counts)
     beside = out.with_name(f"{out.name}.{MANIFEST}")

@@ -93,7 +93,7 @@ EDITS = {
     "not TOML": ("[coverage]", "[coverage", "is not valid TOML"),
     "not UTF-8": ("toxicity", "toxicit\udce9", "cannot be read as UTF-8"),
     "an unknown key": ("max_candidates", "max_candidate", "did you mean `max_candidates`?"),
-    "an unknown table": ("[synthesis]", "[evaluation]", "unknown key `evaluation`"),
+    "an unknown table": ("[synthesis]", "[synthetic]", "unknown key `synthetic`"),
     "a wrong type": ("threshold = 0.5", 'threshold = "half"', "is 'half'; it must be a number"),
     "a missing table": ('[capture]\ndataset = "anchor"', "", "`capture` is missing"),
     "a table that is none": ('[datasets.sample]\nof = "anchor"\nn = 40\nlabel = "0"', "sample = 3", "must be a table"),

@@ -55,7 +55,8 @@ def write(workspace):
     rows.append(
         said | {"feature_id": 6, "text": "Birds of prey", "author": "model", "author_kind": "llm", "scores": "{}"}
     )
-    rows.append(said | {"feature_id": 5, "text": "It fires at dawn", "author": "model", "scores": "{}"})
+    other = {"author": "model", "author_kind": "llm", "scores": "{}"}
+    rows.append(said | {"feature_id": 5, "text": "It fires at dawn"} | other)
     put("explanation", rows)
     judged = {"task": "topic", "sae_id": "sae", "score": 0.0}
     put(
