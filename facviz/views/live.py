@@ -29,7 +29,7 @@ from facviz.store.gap import TaskFeatures
 from facviz.views.charts import Curve
 
 N_BOOTSTRAP = 1000
-N_BOOTSTRAP_WIDE = 400
+N_BOOTSTRAP_WIDE = 300
 _WIDE = 20_000_000  # documents × features from which a moved threshold would be felt to wait for a thousand resamples
 LEVELS = ("yes", "probably", "maybe")
 KINDS: tuple[Kind, ...] = ("relative", "absolute")
@@ -178,7 +178,7 @@ def measure_live(lens: Lens, level: str, kind: Kind, threshold: float) -> Live:
 
 
 def measure_sure(lens: Lens, live: Live, *, n_bootstrap: int | None = None) -> Sure:
-    """Intervals of what `measure_live` found; None takes 1,000 resamples, of wide questions 400."""
+    """Intervals of what `measure_live` found; None takes 1,000 resamples, of wide questions 300."""
     if n_bootstrap is None:
         n_bootstrap = N_BOOTSTRAP_WIDE if lens.seed.n_docs * len(live.target) > _WIDE else N_BOOTSTRAP
     fac, frequency, magnitude = shares_interval(live, lens.seed, n_bootstrap=n_bootstrap)

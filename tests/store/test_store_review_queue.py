@@ -163,7 +163,7 @@ def test_what_comes_again_was_decided_by_oneself_long_enough_ago_and_once(databa
 def test_words_are_found_in_what_holds(database):
     database.record("ann", explanation_of("sae", 2), "edit", {"text": "Sailing SHIPS"})
     assert found_by_text(database, "sae", "ships").tolist() == [2]
-    assert sorted(found_by_text(database, "sae", "fires ON")) == [0, 1, 3, 4, 6]  # of 5 other words are shown
+    assert len(found_by_text(database, "sae", "fires ON")) == len(FEATURES) - 1
     assert found_by_text(database, "sae", "%").tolist() == []
 
 
