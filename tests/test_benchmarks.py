@@ -21,6 +21,7 @@ from facviz.backbone import Backbone
 from facviz.config import BackboneConfig, SaeConfig, SpansConfig
 from facviz.records import RAW_TEXT_ROLE, Document, LLMRequest, Message
 from facviz.sae.formats import load_sae
+from facviz.sae.init import init_weights
 from facviz.sae.train import train_sae
 from facviz.testing.planted import LAYER, WORDS, planted_model, planted_sae, planted_tokenizer
 
@@ -84,7 +85,11 @@ def test_the_dense_step_is_the_same_training_step_as_ours():
     config = SaeConfig(architecture="topk", d_sae=96, k=4, batch_tokens=64, dead_after_tokens=10**9)
     reports = []
     train_sae(lambda _: iter([batch]), config, d_in=24, n_steps=1, init_sample=batch, on_step=reports.append)
-    # Ours starts at the mean of the batch and on scaled inputs; put the dense step there.
+    # Ours starts at the mean of the batch, on scaled inputs and with its own weights; put the dense step there.
+    start = init_weights(batch, 96, config.rng_seed)
+    with torch.no_grad():
+        dense.W_enc.copy_(start.W_enc.T)
+        dense.W_dec.copy_(start.W_dec)
     centred = batch - batch.mean(0)
     scaled = centred * (24 / centred.square().sum(1).mean()).sqrt()
     dense.train_on(scaled)

@@ -98,7 +98,7 @@ def test_the_configuration_page_explains_every_setting_in_its_table(cls):
 
 
 def test_all_configurations_are_looked_at():
-    assert len(CONFIGS) == 12
+    assert len(CONFIGS) == 13
 
 
 @pytest.mark.parametrize("cls", CONFIGS, ids=lambda cls: cls.__name__)
