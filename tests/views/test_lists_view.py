@@ -105,4 +105,4 @@ def test_nothing_is_listed_where_the_name_is_missing(database, sae_id):
 
 def test_changes_of_lists_are_no_decisions_of_a_review(database, sae_id):
     add_to_list(database, "ann", sae_id, 3, "one", "")
-    assert database.rows("events_by", actor="ann", n=10) == []
+    assert database.rows("recent_decisions_by", actor="ann", n=10) == []

@@ -28,9 +28,8 @@ def test_every_explainer_has_its_version_and_the_shown_one_comes_first(database)
     sae_id = database.rows("saes")[0]["sae_id"]
     [only] = versions(database, sae_id)
     assert (only.text, only.by, only.is_shown, only.diff_html) == ('fires on "drum"', "facviz lexical v1", True, "")
-    write_version(
-        database, sae_id, "model a", "fires on <b>drums</b>", embedding_auroc=0.9, embedding_auroc_shuffled=0.5
-    )
+    scores = {"embedding_auroc": 0.9, "embedding_auroc_lexical": 0.7, "embedding_auroc_shuffled": 0.5}
+    write_version(database, sae_id, "model a", "fires on <b>drums</b>", **scores)
     write_version(database, sae_id, "model b", "", outcome="cannot_tell")
     first, second, third = versions(database, sae_id)
     assert (first.by, first.is_shown) == ("model a", True)  # the better held-out score
