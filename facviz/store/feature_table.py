@@ -60,6 +60,7 @@ judged AS (
         bool_or(verdict <> 'no') AS is_relevant
     FROM relevance WHERE sae_id = $sae_id AND task = $task GROUP BY feature_id)
 SELECT t.feature_id, t.density, t.n_docs, t.max_act, t.is_dead, t.is_always_on, e.text, e.author_kind, e.auroc,
+    e.outcome = 'explained' AS is_explained,
     j.verdict, nullif(j.theme, '') AS theme, coalesce(j.is_relevant, false) AS is_relevant, m.n_anchor_docs,
     coalesce(r.in_both, false) AS in_both, (SELECT lowest_rank FROM run) AS lowest_rank,
     CASE WHEN m.feature_id IS NULL THEN '' WHEN y.is_filled THEN 'filled' WHEN y.is_exhausted THEN 'exhausted'
@@ -75,7 +76,9 @@ said AS (SELECT * FROM decision WHERE kind = 'explanation' AND sae_id = $sae_id)
 told AS (SELECT * FROM decision WHERE kind = 'relevance' AND sae_id = $sae_id AND task = $task),
 joined AS (
     SELECT k.feature_id, k.density, k.n_docs, k.max_act, k.is_dead, k.is_always_on,
-        coalesce(s.text, k.text, '') AS explanation, coalesce(s.status, 'unreviewed') AS status,
+        coalesce(s.text, k.text, '') AS explanation,
+        s.text IS NOT NULL OR coalesce(k.is_explained, false) AS is_explained,
+        coalesce(s.status, 'unreviewed') AS status,
         CASE WHEN s.text IS NULL THEN coalesce(k.author_kind, '') ELSE 'human' END AS author_kind,
         CASE WHEN s.text IS NULL THEN k.auroc END AS score, coalesce(t.verdict, k.verdict) AS verdict,
         t.feature_id IS NOT NULL AS is_judged_by_person, k.theme,
@@ -206,7 +209,7 @@ def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
     sql = (
         f"WITH {_table(reader, scope)} SELECT count(*) AS n_features, "  # noqa: S608
         "count(*) FILTER (NOT is_dead) AS n_live, count(*) FILTER (is_always_on) AS n_always_on, "
-        "count(*) FILTER (explanation <> '') AS n_explained, "
+        "count(*) FILTER (is_explained) AS n_explained, "
         "count(*) FILTER (status NOT IN ('unreviewed', 'skipped')) AS n_reviewed, "
         "count(*) FILTER (state = 'missing') AS n_missing, count(*) FILTER (state = 'exhausted') AS n_exhausted, "
         "count(*) FILTER (state = 'filled') AS n_filled, count(*) FILTER (state = 'covered') AS n_covered FROM listed"
@@ -218,7 +221,7 @@ def feature_totals(reader: Queries, scope: TableScope) -> dict[str, int]:
 def passing(reader: Queries, scope: TableScope, chosen: TableFilter) -> Any:
     """Every feature that passes, with what was said and decided of it, as an Arrow table by feature id."""
     table, values = _filtered(reader, scope, chosen)
-    columns = "feature_id, status, explanation <> '' AS is_explained, verdict, is_judged_by_person"
+    columns = "feature_id, status, is_explained, verdict, is_judged_by_person"
     sql = f"{table} SELECT {columns} FROM passed ORDER BY feature_id"  # noqa: S608
     return reader.select(sql, **scope.parameters, **values)
 
