@@ -39,6 +39,7 @@ PARAMETERS = {
     "review": None,
     "reason": None,
     "author": None,
+    "source": "source 'é' 0",
     "wrote_by": "author_kind 'é' 0",
     "list_id": "id",
     "doc_nos": [0, 1],

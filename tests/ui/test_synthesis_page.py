@@ -163,11 +163,12 @@ def test_asking_where_texts_fire_marks_the_token(open_page, planted_root, wait_u
     assert "fv-peak" not in html_of(app).replace(".fv-peak", "")
     app.toggle(key="fv_synthesis_heat").set_value(True).run()
     assert complaints(app) == []
-    wait_until(lambda: 'class="fv-peak' in html_of(app.run()))
+    peak = r'class="fv-peak" style="[^"]*" title="(␣?)(mirror) · 2.00"'
+    wait_until(lambda: re.search(peak, html_of(app.run())))  # texts are read one after another
     assert complaints(app) == []
     [sample] = [s for s in open_workspace(planted_root).samples().to_pylist() if s["feature_id"] == 12]
     assert "mirror" in sample["text"]
-    [(_, token)] = re.findall(r'class="fv-peak" style="[^"]*" title="(␣?)(mirror) · 2.00"', html_of(app))
+    [(_, token)] = re.findall(peak, html_of(app))
     assert token == "mirror"
 
 
