@@ -73,14 +73,18 @@ def read_gap(reader: Queries, sae_id: str, task: str, source: str, config: Cover
     )
 
 
-def read_task_features(reader: Queries, sae_id: str, task: str, source: str, anchors: Sequence[str]) -> TaskFeatures:
+def read_task_features(
+    reader: Queries, sae_id: str, task: str, source: str, anchors: Sequence[str], *, include_always_on: bool = False
+) -> TaskFeatures:
     """What a task counts on this SAE, whatever the level and δ.
 
-    Features that fire nearly everywhere in one of the anchor sets are left out; the scale is that of the first.
+    Unless asked for, features that fire nearly everywhere in one of the anchor sets are left out; the scale is that of
+    the first.
     """
     ids = [reader.dataset(name)["dataset_id"] for name in anchors]
     all_stats = [reader.named("stats", sae_id=sae_id, dataset_id=i, mode=MODE) for i in ids]
     is_always_on = np.any([s["is_always_on"].to_numpy(zero_copy_only=False) for s in all_stats], axis=0)
+    is_always_on &= not include_always_on
     stats = all_stats[0]
     # Of features that matter at no level nothing is read: of a wide SAE they are most.
     verdicts = _records(reader.rows("task_verdicts", task=load_task(task).name, sae_id=sae_id, source=source))

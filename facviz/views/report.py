@@ -77,7 +77,9 @@ def stakeholder_report(queries: Queries, manifest: Manifest, coverage_id: str = 
 def _measured(queries: Queries, run: Row) -> tuple[TaskFeatures, Live, Question]:
     names = run["sae_id"], run["task"], run["relevance_source"], run["anchor"], run["seed"], run["level"]
     question = Question(*names)
-    task = read_task_features(queries, question.sae_id, question.task, question.source, question.anchors)
+    always_on = bool(run["details"].get("config", {}).get("include_always_on", False))
+    asked = (question.sae_id, question.task, question.source, question.anchors)
+    task = read_task_features(queries, *asked, include_always_on=always_on)
     anchor, seed = (read_activity(queries, question.sae_id, name) for name in (question.anchor, question.seed))
     live = measure_live(make_lens(task, anchor, seed), question.level, run["threshold_kind"], run["act_threshold"])
     return task, live, question
