@@ -272,6 +272,16 @@ class Outcome(StrEnum):
     INVALID = "invalid"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SteeringVector:
+    """A push added to the residual stream while a model writes; only a client that runs the model itself takes one."""
+
+    layer: int  # hidden-state index, as everywhere
+    vector: Floats  # [d_model], as added to every written token
+    strength: float
+    """Length of the push in units of the feature's usual activation, for the record."""
+
+
 @dataclass(frozen=True, slots=True)
 class LLMRequest:
     """What is asked of a language model: `n` independent replies to one conversation.
@@ -289,6 +299,8 @@ class LLMRequest:
     schema: Mapping[str, Any] | None = None
     prompt: str = ""
     """Name and version of the template it was made from, for the record."""
+    steering: SteeringVector | None = None
+    """Pushes the model while it writes; a client that cannot raises `LLMError`."""
 
 
 @dataclass(frozen=True, slots=True)

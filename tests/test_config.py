@@ -305,6 +305,8 @@ def test_only_what_bounds_memory_disk_or_money_is_left_out_of_fingerprints():
         ("RelevanceConfig", "batch"),
         ("RelevanceConfig", "budget_usd"),
         ("RelevanceConfig", "concurrency"),
+        ("SynthesisConfig", "budget_usd"),
+        ("SynthesisConfig", "concurrency"),
     ]
 
 

@@ -280,10 +280,14 @@ class CoverageConfig:
 
 @dataclass(frozen=True, slots=True)
 class SynthesisConfig:
-    """Two-step, coverage-guided synthesis."""
+    """Samples for missing features: how they are asked for, of whom, and what they must pass."""
 
-    strategy: Literal["paper"] = "paper"
-    """`paper`: contrastive pair, then guided candidates (Algorithm 2)."""
+    strategy: Literal[
+        "paper", "one-step", "steered", "paper+steered", "plain", "self-instruct", "magpie", "evol", "random-feature"
+    ] = "paper"
+    """`paper`: contrastive pair, then guided candidates (Algorithm 2); `one-step` without the pair; `steered`: the
+    model is pushed along the feature's direction; `paper+steered` both. The others are baselines that do not know
+    which feature is missing."""
     step: Literal["pairs", "guided", "both"] = "both"
     """Which of the two steps to run."""
     max_features: int | None = None
@@ -308,6 +312,34 @@ class SynthesisConfig:
     """Nucleus of sampling."""
     max_tokens: int = 64
     """Longest reply in tokens; a longer one is cut back to its last whole sentence."""
+    axes: bool = field(default=True, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """After a feature's first batch, vary persona, register, length, format and topic, more of what was accepted."""
+    passes: int = field(default=1, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Rounds over all features; each but the first attempts what is then still missing, with as many candidates."""
+    order: Literal["relevance", "gain"] = field(default="relevance", metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Most task-relevant first, or most coverage gained per expected candidate first."""
+    anti_copy: bool = field(default=True, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Turn down a sample whose target falls silent once the words it copied are taken out."""
+    max_kl: float = field(default=2.0, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Nats a token that a push may move the model's predictions by, on average."""
+    provider: Literal["local", "auto", "anthropic", "openai"] = field(
+        default="local", metadata=NOT_IN_FINGERPRINT_AT_DEFAULT
+    )
+    """Who writes; `auto` is the paid provider that is set up."""
+    model: str | None = field(default=None, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Model of `anthropic` or `openai`; None is the provider's default, or the only one the server has."""
+    judge_provider: Literal["", "local", "auto", "anthropic", "openai"] = field(
+        default="", metadata=NOT_IN_FINGERPRINT_AT_DEFAULT
+    )
+    """Who judges whether a sample belongs to the task; empty asks nobody."""
+    judge_model: str | None = field(default=None, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Model of the judge; None is the provider's default."""
+    budget_usd: float | None = field(default=None, metadata=NOT_IN_FINGERPRINT)
+    """Most that this synthesis may cost in all; None sets no limit."""
+    concurrency: int = field(default=4, metadata=NOT_IN_FINGERPRINT)
+    """Requests under way at a time, of a paid provider."""
+    features_at_once: int = field(default=4, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Features whose batches are asked for together."""
     rng_seed: int = 0
     """Base seed of all batches."""
 

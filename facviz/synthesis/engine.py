@@ -27,7 +27,7 @@ from facviz.records import (
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE, guided_messages
 from facviz.synthesis.pairs import REQUEST_TEMPLATE, STEP_ONE, SYSTEM_TEMPLATE, make_pair, pair_messages
-from facviz.synthesis.plan import STRATEGY, BatchPlace, FeatureBrief
+from facviz.synthesis.plan import BatchPlace, FeatureBrief
 from facviz.synthesis.safety import is_withheld
 
 PROMPTS = {"pairs": REQUEST_TEMPLATE, "guided": GUIDED_TEMPLATE}
@@ -42,6 +42,8 @@ class FeatureState(StrEnum):
 
     FILLED = "filled"
     EXHAUSTED = "exhausted"
+    REFUSED = "refused"
+    BUDGET = "budget"
     PAIRED_ONLY = "paired_only"
 
 
@@ -163,7 +165,7 @@ class Synthesizer:
                 Candidate(
                     candidate_id=place.candidate_id(slot),
                     feature_id=brief.feature_id,
-                    strategy=STRATEGY,
+                    strategy=place.strategy,
                     step=place.step,
                     round=place.round,
                     slot=slot,

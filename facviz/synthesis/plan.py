@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from facviz.records import Document, Message, Span, TaskGuideline
 
-STRATEGY = "paper"
 VERIFICATION_MARGIN = 1.05
 """A sample is accepted above this multiple of δ, so that rounding elsewhere cannot undo it (design §3)."""
 
@@ -41,10 +40,11 @@ class BatchPlace:
     feature_id: int
     step: str  # "pairs" | "guided"
     round: int
+    strategy: str = "paper"
 
     def candidate_id(self, slot: int) -> str:
         """Stable id of one candidate of the batch."""
-        return _digest(self.synth_id, self.feature_id, STRATEGY, self.step, self.round, slot)[:16]
+        return _digest(self.synth_id, self.feature_id, self.strategy, self.step, self.round, slot)[:16]
 
     def rng_seed(self, base: int) -> int:
         """Seed of the batch's sampling, 0 … 2³¹−1."""
