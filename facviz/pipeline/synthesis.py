@@ -45,6 +45,8 @@ def synthesize(
     if stage.config.provider == LOCAL:  # a finished run is told again without loading the model
         return stage.once("", lambda: language_model(session, stage.config, stage.books))
     with language_model(session, stage.config, stage.books) as client:
+        if isinstance(client, PaidLLM):
+            client.refuse_unpriced()
         return stage.once(client.name, lambda: nullcontext(client))
 
 
@@ -152,14 +154,18 @@ class _Stage:
             briefs = read_briefs(reader, measured, self.coverage_config, self.config)
             texts = corpus_texts(reader, (self.coverage_config.anchor, self.coverage_config.seed))
         encoder = session.encoder(open_sae(session, measured["sae_id"]), load_task(measured["task"]).roles)
-        ledger = FileLedger(session, scope.subject)
-        filler = open_filler(self, scope.subject, client, encoder, texts, ledger)
         ended = dict[int, FeatureResult]()
+
+        def standing() -> str:
+            return _standing(ended, len(briefs), client)
+
+        ledger = FileLedger(session, scope.subject, standing)
+        filler = open_filler(self, scope.subject, client, encoder, texts, ledger)
 
         def keep(result: FeatureResult) -> None:
             ended[result.brief.feature_id] = result
             write_feature(session, scope, measured["coverage_id"], result, client.name)
-            session.progress.update("synthesize features", len(ended), len(briefs), _note(ended, len(briefs), client))
+            session.progress.update("synthesize features", len(ended), len(briefs), f"features{standing()}")
 
         results = filler.fill_all(briefs, keep)
         return summarise(gap, encoder, measured, results, scope.subject) | {
@@ -220,12 +226,11 @@ def _refuse(measured: Mapping[str, Any]) -> None:
         raise CoverageError("No relevant feature is missing, so there is nothing to synthesize.")
 
 
-def _note(ended: Mapping[int, FeatureResult], n_features: int, client: LLMClient) -> str:
-    """How far it is and what it will come to at the pace so far."""
+def _standing(ended: Mapping[int, FeatureResult], n_features: int, client: LLMClient) -> str:
+    """How far the run is and what it will come to at the pace so far."""
     states = Counter(str(result.state) for result in ended.values())
-    n_candidates = sum(len(result.candidates) for result in ended.values())
-    note = f"features, {states['filled']} filled, {n_candidates:,} candidates"
+    note = f", {states['filled']} of {len(ended)} filled"
     if not isinstance(client, PaidLLM):
         return note
     spent = spent_usd(client)
-    return f"{note}, ${spent:.4f} spent, about ${spent * n_features / len(ended):.4f} in all"
+    return f"{note}, ${spent:.4f} spent" + (f", about ${spent * n_features / len(ended):.4f} in all" if ended else "")

@@ -236,6 +236,15 @@ def test_on_a_bad_day_every_feature_ends_in_a_typed_state_and_the_books_add_up(r
 
 
 @pytest.mark.parametrize("provider", ["openai"], indirect=True)
+def test_a_budget_for_a_model_nobody_priced_is_refused_before_anything_is_asked(root, provider, job):
+    with StubServer(["text"], models=("unheard-of",)) as server:
+        name = provider(server)
+        output, errors = (child := job(root, name, budget_usd=1.0)).communicate(timeout=60)
+    assert (child.returncode, output, server.requests) == (1, "", [])
+    assert errors.startswith("BudgetError: Nobody has priced openai/unheard-of")
+
+
+@pytest.mark.parametrize("provider", ["openai"], indirect=True)
 def test_a_budget_ends_the_run_with_what_it_has_and_a_larger_one_goes_on(root, provider, job, tmp_path):
     with StubServer(Day(), input_tokens=1000, output_tokens=50) as server:
         name = provider(server)
