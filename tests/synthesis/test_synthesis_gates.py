@@ -69,7 +69,7 @@ def test_a_run_that_enough_texts_of_the_corpus_share_is_no_copy_and_a_rarer_one_
     assert len(corpus) == FORMULA_TEXTS
     shown = corpus[:1]
     assert TextGates(corpus).check(f"{opening} but no cake", shown) == (
-        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0},
+        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0, "near_jaccard": 0.5},
         None,
     )
     assert TextGates(corpus[:2] * 5).check(f"{opening} but no cake", shown)[1] == "copied"
@@ -85,7 +85,7 @@ def test_a_run_inside_longer_words_is_no_formula():
 def test_a_text_that_goes_round_in_circles_is_repetitive():
     circle, straight = "over and over and over and over", "over and over again and so on"
     assert TextGates([]).check(circle, ()) == (
-        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4},
+        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4, "near_jaccard": 0.0},
         "repetitive",
     )
     assert TextGates([]).check(straight, ())[1] is None
