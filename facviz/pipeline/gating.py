@@ -14,7 +14,7 @@ import numpy as np
 from facviz.config import SynthesisConfig
 from facviz.files import write_files
 from facviz.pipeline.session import Session, load_documents
-from facviz.protocols import Embedder, LLMClient
+from facviz.protocols import Embedder
 from facviz.records import Document, TaskGuideline
 from facviz.store.gap import Gap
 from facviz.store.reader import Reader
@@ -68,44 +68,45 @@ class Corpora:
         """Anchor and seed together."""
         return [text for corpus in self.known for text in corpus.texts]
 
-    def text_gates(self, samples: Sequence[str] = ()) -> TextGates:
-        """The gates that need only words; `samples` are texts accepted elsewhere in the run."""
-        return TextGates([*self.texts, *samples], {corpus.name: corpus.texts for corpus in self.evaluation})
-
 
 def _corpus(reader: Reader, row: dict[str, Any]) -> Corpus:
     return Corpus(row["dataset_id"], row["name"], tuple(load_documents(reader, row["dataset_id"])))
 
 
-def sample_gates(
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gates:
+    """All that stands between a candidate and a sample: what needs words alone, and what needs a model."""
+
+    text: TextGates
+    after: SampleGates
+
+
+def build_gates(
     session: Session,
     corpora: Corpora,
     gap: Gap,
     encoder: SaeEncoder,
-    texts: TextGates,
     task: TaskGuideline,
     config: SynthesisConfig,
     *,
+    samples: Sequence[str] = (),
     judge: LabelGate | None = None,
-) -> SampleGates:
-    """The gates after verification, in the order in which their reasons count; models load when a sample comes."""
+) -> Gates:
+    """In the order in which their reasons count; `samples` were accepted before. Models load when a sample comes."""
     from facviz.backbone.fluency import BackboneSurprise
 
-    prompt = session.backbone_config.system_prompt
-    surprise = BackboneSurprise(session.fast, system_prompt=prompt, roles=task.roles)
-    copying = CopyGate(encoder, peak_place(encoder), texts.is_formula, config.anti_copy)
+    text = TextGates(corpora.texts, {corpus.name: corpus.texts for corpus in corpora.evaluation})
+    surprise = BackboneSurprise(session.fast, system_prompt=session.backbone_config.system_prompt, roles=task.roles)
+    copying = CopyGate(encoder, peak_place(encoder), text.is_formula, config.anti_copy)
     fluency = FluencyGate(surprise, partial(_fluency_range, session, surprise, corpora))
     breadth = BreadthGate(gap.anchor, gap.anchor_tokens, gap.act_threshold)
     embedder = find_embedder() if config.embedding_gate else None
     likeness = [_likeness(session, corpora, embedder)] if embedder is not None else []
-    return SampleGates((copying, *likeness, fluency, breadth), judge, {"fluency": fluency, "breadth": breadth})
-
-
-def label_gate(client: LLMClient | None, generator: str, rng_seed: int) -> LabelGate | None:
-    """The judge as a gate; None where nobody judges."""
-    from facviz.pipeline.sample_judging import LanguageModelJudge
-
-    return None if client is None else LabelGate(LanguageModelJudge(client, rng_seed), generator)
+    after = SampleGates((copying, *likeness, fluency, breadth), judge, {"fluency": fluency, "breadth": breadth})
+    for sample in samples:
+        text.accept(sample)
+        after.accept(sample)
+    return Gates(text, after)
 
 
 def peak_place(encoder: SaeEncoder) -> Callable[[Document, int], tuple[int, int]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,11 @@ from facviz.config import SynthesisConfig
 from facviz.explain.asking import ask, read_choice, read_text
 from facviz.explain.judging import MAX_RATIONALE_CHARS
 from facviz.explain.prompting import make_request, object_schema, quote
+from facviz.pipeline.models import language_model
+from facviz.pipeline.session import Session
 from facviz.protocols import LLMClient
 from facviz.records import Document, LLMRequest, TaskGuideline, Verdict
-from facviz.synthesis.labelling import SampleVerdict
+from facviz.synthesis.labelling import LabelGate, SampleVerdict
 
 SAMPLE_TEMPLATE = "judge_sample.v1"
 _MAX_TOKENS, _N_ATTEMPTS = 300, 2
@@ -31,14 +34,22 @@ class JudgeChoice:
     model: str | None
     budget_usd: float | None
     concurrency: int
-    batch: bool = False
 
-    @classmethod
-    def of(cls, config: SynthesisConfig) -> JudgeChoice | None:
-        """None where nobody is to judge."""
-        if not config.judge_provider:
-            return None
-        return cls(config.judge_provider, config.judge_model, config.budget_usd, config.concurrency)
+
+@contextmanager
+def judge_model(session: Session, config: SynthesisConfig, books: str) -> Iterator[LLMClient | None]:
+    """The judge that a synthesis asked for, None for nobody; what it costs counts in the books of the samples."""
+    if not config.judge_provider:
+        yield None
+        return
+    choice = JudgeChoice(config.judge_provider, config.judge_model, config.budget_usd, config.concurrency)
+    with language_model(session, choice, books) as client:
+        yield client
+
+
+def label_gate(client: LLMClient | None, generator: str, rng_seed: int) -> LabelGate | None:
+    """The judge as a gate; None where nobody judges."""
+    return None if client is None else LabelGate(LanguageModelJudge(client, rng_seed), generator)
 
 
 @dataclass(frozen=True, slots=True)

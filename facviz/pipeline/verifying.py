@@ -9,10 +9,10 @@ from typing import Any
 
 from facviz.config import CoverageConfig, SynthesisConfig
 from facviz.errors import InputError
-from facviz.pipeline.gating import Corpora, sample_gates
+from facviz.pipeline.gating import Corpora, build_gates
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import Session
-from facviz.pipeline.synthesis import _briefs
+from facviz.pipeline.synthesis_inputs import read_briefs
 from facviz.prompts import load_task
 from facviz.records import Candidate
 from facviz.store.gap import read_gap
@@ -44,7 +44,7 @@ def verify_edit(
         measured = _coverage_run(reader, row)
         coverage = _coverage_config(measured)
         sae_id, task = measured["sae_id"], load_task(measured["task"])
-        [brief] = _briefs(reader, sae_id, measured["task"], coverage, [row], dataclasses.replace(config, features=()))
+        [brief] = read_briefs(reader, measured, coverage, dataclasses.replace(config, features=(row["feature_id"],)))
         shown = _shown(reader, row, brief)
         corpora = Corpora.read(reader, coverage.anchor, coverage.seed)
         others = _other_samples(reader, row)
@@ -52,17 +52,14 @@ def verify_edit(
     encoder = session.encoder(open_sae(session, sae_id), task.roles)
     alone = encoder.encode_alone(brief.document(text))
     act, peak = float(alone.max_acts[0, brief.feature_id]), int(alone.peaks[0, brief.feature_id]) - 1
-    texts = corpora.text_gates(others)
-    gates, reason = texts.check(text, shown)
+    checks = build_gates(session, corpora, gap, encoder, task, config, samples=others, judge=judge)
+    gates, reason = checks.text.check(text, shown)
     if reason is None and not (act > brief.bar and act > 0):
         reason = "target does not fire alone"
     gates |= {"verified_act": act}
     if reason is None:
         edited = _edited(row, text, act, peak, gates)
-        after = sample_gates(session, corpora, gap, encoder, texts, task, config, judge=judge)
-        for other in others:
-            after.accept(other)
-        measures, reason = after.check(brief, edited, shown, alone)
+        measures, reason = checks.after.check(brief, edited, shown, alone)
         gates |= measures
     return {
         "act": act,

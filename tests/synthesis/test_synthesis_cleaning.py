@@ -40,7 +40,7 @@ HONEST = [
         TEXT.replace(" out", "\tout"),
     ],
 )
-def test_defect_9_and_31_marks_of_the_generator_are_taken_off_and_nothing_else_is(reply):
+def test_defect_9_marks_of_the_generator_are_taken_off_and_nothing_else_is(reply):
     assert artefact_in(reply) is not None
     assert clean_sample(reply) == TEXT
     assert artefact_in(TEXT) is None
