@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facviz.config import CoverageConfig, SynthesisConfig, fingerprint
 from facviz.errors import CoverageError, InputError, SaturatedError
@@ -22,8 +22,8 @@ from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
 from facviz.prompts import load_task, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, LLMRequest
-from facviz.store.gap import read_gap
+from facviz.records import Candidate, Document, LLMRequest
+from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
@@ -31,7 +31,11 @@ from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.gates import GATES_VERSION, TextGates
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.results import FeatureResult, Filler
-from facviz.synthesis.strategies import STRATEGIES
+from facviz.synthesis.steered import PUSHED, TUNING, Steerer, steered
+from facviz.synthesis.strategies import STRATEGIES, Strategy
+
+if TYPE_CHECKING:
+    from facviz.activations import SaeEncoder
 
 
 def synthesize(
@@ -69,9 +73,15 @@ def estimate(
 
 
 def open_filler(
-    stage: _Stage, synth_id: str, client: LLMClient, encoder: Encoder, texts: Sequence[str], ledger: FileLedger
+    stage: _Stage,
+    synth_id: str,
+    client: LLMClient,
+    encoder: Encoder,
+    texts: Sequence[str],
+    ledger: FileLedger,
+    steerer: Steerer | None = None,
 ) -> Filler:
-    """What the strategy fills with: the accepted-N engine for every targeted one."""
+    """What the strategy fills with: the accepted-N engine for every targeted one; a strategy that pushes needs one."""
     config = stage.config
     return Synthesizer(
         synth_id,
@@ -80,7 +90,7 @@ def open_filler(
         TextGates(texts),
         ledger,
         config,
-        STRATEGIES[config.strategy](config),
+        _strategy(config, steerer),
         is_sampling=not isinstance(client, PaidLLM) or client.adapter.is_sampling,
         is_small=config.provider == LOCAL,
     )
@@ -102,10 +112,13 @@ class _Stage:
     ) -> _Stage:
         _refuse(measured)
         config = _resolved(config)
-        if config.strategy not in STRATEGIES:
-            raise InputError(f"The strategy {config.strategy} is unknown here; choose {', '.join(STRATEGIES)}.")
-        templates = STRATEGIES[config.strategy](config).templates
+        if config.strategy not in (*STRATEGIES, *PUSHED):
+            known = ", ".join((*STRATEGIES, *PUSHED))
+            raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
+        templates = _strategy(config).templates
         told = [GATES_VERSION, *map(template_text, (*templates, *([AXES_TEMPLATE] if config.axes else [])))]
+        if config.strategy in PUSHED:
+            told.append(TUNING)
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
         by_people = words_of_people(session, measured)
@@ -153,7 +166,8 @@ class _Stage:
             texts = corpus_texts(reader, (self.coverage_config.anchor, self.coverage_config.seed))
         encoder = session.encoder(open_sae(session, measured["sae_id"]), load_task(measured["task"]).roles)
         ledger = FileLedger(session, scope.subject)
-        filler = open_filler(self, scope.subject, client, encoder, texts, ledger)
+        steerer = self._steerer(client, encoder, gap, briefs)
+        filler = open_filler(self, scope.subject, client, encoder, texts, ledger, steerer)
         ended = dict[int, FeatureResult]()
 
         def keep(result: FeatureResult) -> None:
@@ -169,6 +183,18 @@ class _Stage:
             "stopped": filler.stopped or None,
         }
 
+    def _steerer(
+        self, client: LLMClient, encoder: SaeEncoder, gap: Gap, briefs: Sequence[FeatureBrief]
+    ) -> Steerer | None:
+        if self.config.strategy not in PUSHED:
+            return None
+        from facviz.llm.local import LocalChat
+        from facviz.pipeline.steering import FeatureSteerer
+
+        assert isinstance(client, LocalChat)  # the config allows no other provider
+        examples = [Document.from_text(span.text) for brief in briefs for span in brief.spans]
+        return FeatureSteerer(client, encoder, gap.p95, examples)
+
     def outlook(
         self, briefs: Sequence[FeatureBrief], synth_id: str, *, is_sampling: bool
     ) -> tuple[int, int, list[LLMRequest]]:
@@ -176,7 +202,7 @@ class _Stage:
 
         Later batches depend on what earlier ones bring, so their requests are of about the right length, not the words.
         """
-        config, strategy = self.config, STRATEGIES[self.config.strategy](self.config)
+        config, strategy = self.config, _strategy(self.config)
         ledger = FileLedger(self.session, synth_id)
         asker = Asker(synth_id, strategy, config, is_sampling=is_sampling, is_small=config.provider == LOCAL)
         n_calls, n_cached, requests = 0, 0, list[LLMRequest]()
@@ -193,6 +219,11 @@ class _Stage:
                     n_cached += len(found)
                     tried += found
         return n_calls, n_cached, requests
+
+
+def _strategy(config: SynthesisConfig, steerer: Steerer | None = None) -> Strategy:
+    """The targeted strategy of a config; without a steerer one that pushes only plans."""
+    return steered(config, steerer) if config.strategy in PUSHED else STRATEGIES[config.strategy](config)
 
 
 def _resolved(config: SynthesisConfig) -> SynthesisConfig:
