@@ -148,6 +148,8 @@ class PaidLLM:
 
     def _jobs(self, requests: Sequence[LLMRequest]) -> list[_Job]:
         """One job a distinct reply: equal requests share it."""
+        if any(request.steering is not None for request in requests):
+            raise LLMError(f"{self.name} runs elsewhere and cannot be steered; let the local model write instead.")
         price, jobs = self.price, dict[str, _Job]()
         for i, request in enumerate(requests):
             for k in range(request.n):
