@@ -180,7 +180,7 @@ BAD = [
     ("preference_pair", PAIR | {"label": 1}, "fields beside conversation, chosen, rejected"),
     ("preference_pair", PAIR | {"chosen": ["a"]}, "`chosen` was not a text"),
     ("preference_pair", PAIR | {"conversation": []}, "did not alternate"),
-    ("preference_pair", PAIR | {"conversation": [{"role": "assistant", "content": "Hello there."}]}, "did not alternate"),
+    ("preference_pair", PAIR | {"conversation": [{"role": "assistant", "content": "Hi."}]}, "did not alternate"),
     ("preference_pair", PAIR | {"conversation": [{"role": "system", "content": "Be kind."}]}, "neither the user's"),
     ("preference_pair", PAIR | {"conversation": [{"role": "user", "content": " "}]}, "`content` was empty"),
     ("preference_pair", PAIR | {"rejected": PAIR["chosen"].upper()}, "both replies were the same"),

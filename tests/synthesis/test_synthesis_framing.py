@@ -10,7 +10,7 @@ import pytest
 from facviz.config import fingerprint
 from facviz.prompts import load_task, template_text
 from facviz.records import Candidate
-from facviz.synthesis.asking import JSON_ITEM, JSON_PAIR, LAYOUT_ITEM, ask_for, templates_of
+from facviz.synthesis.framing import JSON_ITEM, JSON_PAIR, LAYOUT_ITEM, ask_for, templates_of
 from facviz.synthesis.formats import FORMATS, Parsed, format_of
 from facviz.synthesis.formats.examples import examples_of
 from facviz.synthesis.guided import GUIDED_TEMPLATE, guided_messages
