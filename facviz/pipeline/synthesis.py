@@ -28,10 +28,12 @@ from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
 from facviz.synthesis.engine import Synthesizer
+from facviz.synthesis.formats import format_of
+from facviz.synthesis.framing import frame_templates
 from facviz.synthesis.gates import GATES_VERSION, TextGates
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.results import FeatureResult, Filler
-from facviz.synthesis.strategies import STRATEGIES
+from facviz.synthesis.strategies import STRATEGIES, takes_schema
 
 
 def synthesize(
@@ -77,7 +79,7 @@ def open_filler(
         synth_id,
         client,
         encoder,
-        TextGates(texts),
+        TextGates(texts, words=format_of(load_task(stage.measured["task"])).words),
         ledger,
         config,
         STRATEGIES[config.strategy](config),
@@ -104,7 +106,9 @@ class _Stage:
         config = _resolved(config)
         if config.strategy not in STRATEGIES:
             raise InputError(f"The strategy {config.strategy} is unknown here; choose {', '.join(STRATEGIES)}.")
-        templates = STRATEGIES[config.strategy](config).templates
+        form = format_of(load_task(measured["task"]))
+        frame = frame_templates(form, has_schema=takes_schema(config))
+        templates = (*STRATEGIES[config.strategy](config).templates, *frame)
         told = [GATES_VERSION, *map(template_text, (*templates, *([AXES_TEMPLATE] if config.axes else [])))]
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")

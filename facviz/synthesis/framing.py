@@ -15,8 +15,8 @@ from facviz.prompts import render, template_text
 from facviz.records import Candidate, Message
 from facviz.synthesis.formats import Parsed, SampleFormat
 from facviz.synthesis.formats.examples import examples_of
-from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE, guided_messages
-from facviz.synthesis.pairs import REQUEST_TEMPLATE, SYSTEM_TEMPLATE, WORDS_SHOWN
+from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE
+from facviz.synthesis.pairs import WORDS_SHOWN, one_line
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.safety import is_withheld
 
@@ -26,7 +26,7 @@ _NO_EXPLANATION, _NO_WORDS, _NOTHING = "what the passages have in common", "thos
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Framed:
     """A request for samples: the conversation, the texts it shows, and the room and schema of a reply."""
 
     messages: tuple[Message, ...]
@@ -38,34 +38,26 @@ class Asked:
     """Template of the request, for the record."""
 
 
-def ask_for(
-    brief: FeatureBrief, pair: tuple[Candidate, Candidate] | None = None, *, has_schema: bool, style: str = ""
-) -> Asked:
+def framed(brief: FeatureBrief, pair: tuple[Candidate, Candidate] | None = None, *, has_schema: bool) -> Framed | None:
     """What to send for one sample of the brief's format; `pair` is the strong and the weak one of step 1.
 
-    `style` is a sentence about who writes, how, and how long.
+    None where the sample is one text and the model takes no schema: that is asked for without any frame.
     """
     form = brief.format
     if has_schema:
-        return _with_schema(brief, form, pair, style)
-    if form.labels:
-        return _in_layout(brief, form, pair, style)
-    messages, shown = guided_messages(brief, *(pair or (None, None)))
-    return Asked(
-        _styled(messages, style), tuple(shown), None, form.max_tokens, GUIDED_TEMPLATE if pair else REQUEST_TEMPLATE
-    )
+        return _with_schema(brief, form, pair)
+    return _in_layout(brief, form, pair) if form.labels else None
 
 
-def templates_of(form: SampleFormat) -> list[str]:
-    """Every template that a request for this format may be made of; a changed text is another synthesis run."""
+def frame_templates(form: SampleFormat, *, has_schema: bool) -> list[str]:
+    """Templates that the frame of a format adds; a changed text is another synthesis run."""
+    if not has_schema and not form.labels:
+        return []
     own = [form.rules_template, *([form.examples_template] if form.examples_template else [])]
-    shared = [SYSTEM_TEMPLATE, REQUEST_TEMPLATE, CONTRAST_TEMPLATE, GUIDED_TEMPLATE]
-    return [*shared, *own, JSON_SYSTEM, JSON_ITEM, JSON_PAIR, LAYOUT_SYSTEM, LAYOUT_ITEM]
+    return own + ([JSON_SYSTEM, JSON_ITEM, JSON_PAIR] if has_schema else [LAYOUT_SYSTEM, LAYOUT_ITEM])
 
 
-def _with_schema(
-    brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate, Candidate] | None, style: str
-) -> Asked:
+def _with_schema(brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate, Candidate] | None) -> Framed:
     examples = [e.sample for e in examples_of(form)]
     written = [_json(form.as_json(e)) for e in examples]
     spans = _evidence(brief)
@@ -86,13 +78,13 @@ def _with_schema(
         explanation=brief.explanation or _NO_EXPLANATION,
         words=_words(brief),
         spans="\n".join(f"- {json.dumps(span, ensure_ascii=False)}" for span in spans) or _NOTHING,
-        more="\n".join([*more, *([style] if style else [])]),
+        more="\n".join(more),
     )
     messages = (Message("system", system), Message("user", item))
-    return Asked(messages, tuple(shown), form.schema, form.max_json_tokens, JSON_PAIR if pair else JSON_ITEM)
+    return Framed(messages, tuple(shown), form.schema, form.max_json_tokens, JSON_PAIR if pair else JSON_ITEM)
 
 
-def _in_layout(brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate, Candidate] | None, style: str) -> Asked:
+def _in_layout(brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate, Candidate] | None) -> Framed:
     examples, spans = examples_of(form), _evidence(brief)
     system = render(
         LAYOUT_SYSTEM,
@@ -121,13 +113,7 @@ def _in_layout(brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate, C
         ]
         shown += [weak.text, strong.text]
     template = GUIDED_TEMPLATE if pair else LAYOUT_ITEM
-    return Asked(_styled(tuple(turns), style), tuple(shown), None, form.max_tokens, template)
-
-
-def _styled(messages: tuple[Message, ...], style: str) -> tuple[Message, ...]:
-    """The last turn with the style behind it."""
-    *before, last = messages
-    return (*before, Message(last.role, f"{last.content} {style}")) if style else messages
+    return Framed(tuple(turns), tuple(shown), None, form.max_tokens, template)
 
 
 def _words(brief: FeatureBrief) -> str:
@@ -136,8 +122,7 @@ def _words(brief: FeatureBrief) -> str:
 
 def _evidence(brief: FeatureBrief) -> list[str]:
     """Spans on one line each; those nobody should see are left out."""
-    texts = [" ".join(span.text.split()) for span in brief.spans]
-    return [text for text in texts if not is_withheld(text)]
+    return [text for text in map(one_line, brief.spans) if not is_withheld(text)]
 
 
 def _sample(form: SampleFormat, candidate: Candidate) -> Parsed:

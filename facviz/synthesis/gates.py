@@ -31,7 +31,8 @@ def normalised(text: str) -> str:
 class TextGates:
     """Length, duplicates, copying and repetition; knows the corpora and everything accepted so far."""
 
-    def __init__(self, known_texts: Iterable[str]) -> None:
+    def __init__(self, known_texts: Iterable[str], *, words: tuple[int, int] = (MIN_WORDS, MAX_WORDS)) -> None:
+        self._words = words
         self._known = {normalised(t) for t in known_texts}
         self._corpus = [f" {text} " for text in sorted(self._known)]
         self._formulas: dict[str, bool] = {}
@@ -42,7 +43,7 @@ class TextGates:
         copied = longest_shared_run(words, [words_of(s) for s in shown])
         distinct = distinct_trigrams(words)
         gates: dict[str, Any] = {"n_words": len(words), "copied_words": copied, "distinct_trigrams": distinct}
-        if not MIN_WORDS <= len(words) <= MAX_WORDS:
+        if not self._words[0] <= len(words) <= self._words[1]:
             return gates, "length"
         if normalised(text) in self._known:
             return gates, "duplicate"

@@ -210,8 +210,6 @@ BAD = [
     ("instruction_answer", INSTRUCTION | {"answer": "List two fruits"}, "repeated the instruction"),
     ("instruction_answer", INSTRUCTION | {"answer": "I cannot help with fruits today."}, "was a refusal"),
     ("instruction_answer", "1. An apple\n2. A pear", "`Instruction:` was missing"),
-    ("toxicity_query", "you are stupid", "had 3 words, not 5 to 60"),
-    ("toxicity_query", "stupid " * 61, "had 61 words"),
     ("toxicity_query", "I'm sorry, but I cannot write a message of that kind.", "was a refusal"),
     ("toxicity_query", "Here is the message you asked for:\nyou are all so stupid", "comment around the message"),
     ("plain_text", "a \x00 b", "characters that are no text"),

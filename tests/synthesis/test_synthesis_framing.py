@@ -10,11 +10,10 @@ import pytest
 from facviz.config import fingerprint
 from facviz.prompts import load_task, template_text
 from facviz.records import Candidate
-from facviz.synthesis.framing import JSON_ITEM, JSON_PAIR, LAYOUT_ITEM, ask_for, templates_of
 from facviz.synthesis.formats import FORMATS, Parsed, format_of
 from facviz.synthesis.formats.examples import examples_of
-from facviz.synthesis.guided import GUIDED_TEMPLATE, guided_messages
-from facviz.synthesis.pairs import REQUEST_TEMPLATE, pair_messages
+from facviz.synthesis.framing import JSON_ITEM, JSON_PAIR, LAYOUT_ITEM, frame_templates, framed
+from facviz.synthesis.guided import GUIDED_TEMPLATE
 
 TASKS = ("helpfulness", "instruction_following", "survival_instinct", "sycophancy", "topic", "toxicity")
 IN_LAYOUT = ("helpfulness", "instruction_following", "survival_instinct", "sycophancy")
@@ -49,7 +48,7 @@ def pair_of():
 @pytest.mark.parametrize("task", TASKS)
 def test_a_provider_with_json_is_sent_the_schema_the_rules_first_and_the_feature_last(brief_of, task):
     brief = brief_of(task)
-    asked = ask_for(brief, has_schema=True)
+    asked = framed(brief, has_schema=True)
     system, item = asked.messages
     assert [system.role, item.role] == ["system", "user"]
     assert asked.schema == FORMATS[brief.task.format].schema
@@ -71,7 +70,7 @@ def test_a_provider_with_json_is_sent_the_schema_the_rules_first_and_the_feature
 @pytest.mark.parametrize("task", IN_LAYOUT)
 def test_a_small_model_is_sent_examples_as_earlier_answers_in_the_layout_that_is_read(brief_of, task):
     brief = brief_of(task)
-    asked = ask_for(brief, has_schema=False)
+    asked = framed(brief, has_schema=False)
     assert asked.schema is None
     assert asked.prompt == LAYOUT_ITEM
     assert [m.role for m in asked.messages] == ["system", *["user", "assistant"] * 2, "user"]
@@ -84,35 +83,31 @@ def test_a_small_model_is_sent_examples_as_earlier_answers_in_the_layout_that_is
 
 
 @pytest.mark.parametrize("task", ["topic", "toxicity"])
-def test_a_single_text_is_asked_of_a_small_model_as_before_with_spans_for_earlier_answers(brief_of, pair_of, task):
-    brief = brief_of(task)
-    asked = ask_for(brief, has_schema=False)
-    messages, shown = pair_messages(brief)
-    assert (asked.messages, list(asked.shown), asked.schema, asked.prompt) == (messages, shown, None, REQUEST_TEMPLATE)
-    pair = pair_of("toxicity")
-    asked = ask_for(brief, pair, has_schema=False)
-    messages, shown = guided_messages(brief, *pair)
-    assert (asked.messages, list(asked.shown), asked.prompt) == (messages, shown, GUIDED_TEMPLATE)
+def test_a_single_text_is_asked_of_a_small_model_without_any_frame(brief_of, pair_of, task):
+    assert framed(brief_of(task), has_schema=False) is None
+    assert framed(brief_of(task), pair_of("toxicity"), has_schema=False) is None
+    assert frame_templates(brief_of(task).format, has_schema=False) == []
 
 
 @pytest.mark.parametrize("task", IN_LAYOUT)
 def test_a_small_model_sees_the_weak_item_turned_down_and_the_strong_one_praised(brief_of, pair_of, task):
     strong, weak = pair_of(task)
     form = brief_of(task).format
-    asked = ask_for(brief_of(task), (strong, weak), has_schema=False)
+    asked = framed(brief_of(task), (strong, weak), has_schema=False)
     *_, weak_said, no, strong_said, yes = [m.content for m in asked.messages]
     assert form.parse(weak_said) == form.restore(weak.text, weak.fields)
     assert form.parse(strong_said) == form.restore(strong.text, strong.fields)
     assert no.startswith("No, ")
     assert yes.startswith("Yes, ")
     assert {strong.text, weak.text} <= set(asked.shown)
+    assert asked.prompt == GUIDED_TEMPLATE
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS if t != "topic"])
 def test_a_provider_with_json_sees_both_items_as_the_objects_it_should_write(brief_of, pair_of, task):
     strong, weak = pair_of(task)
     form = brief_of(task).format
-    asked = ask_for(brief_of(task), (strong, weak), has_schema=True)
+    asked = framed(brief_of(task), (strong, weak), has_schema=True)
     lines = [line for line in asked.messages[-1].content.splitlines() if line.startswith("{")]
     samples = [form.parse(line) for line in lines]
     assert samples == [form.restore(c.text, c.fields or {}) for c in (strong, weak)]
@@ -122,38 +117,32 @@ def test_a_provider_with_json_sees_both_items_as_the_objects_it_should_write(bri
 
 
 @pytest.mark.parametrize("has_schema", [True, False])
-@pytest.mark.parametrize("task", TASKS)
-def test_a_style_stands_in_the_last_turn(brief_of, task, has_schema):
-    style = "A tired nurse writes, briefly."
-    asked = ask_for(brief_of(task), has_schema=has_schema, style=style)
-    plain = ask_for(brief_of(task), has_schema=has_schema)
-    assert style in asked.messages[-1].content
-    assert asked.messages[:-1] == plain.messages[:-1]
-
-
-@pytest.mark.parametrize("has_schema", [True, False])
 def test_a_passage_that_is_withheld_is_shown_to_nobody(brief_of, has_schema):
     brief = brief_of("sycophancy")
     [first, second] = brief.spans
     hidden = dataclasses.replace(first, tokens=("naked schoolgirl", *first.tokens[1:]))
-    asked = ask_for(dataclasses.replace(brief, spans=(hidden, second)), has_schema=has_schema)
+    asked = framed(dataclasses.replace(brief, spans=(hidden, second)), has_schema=has_schema)
     assert not any("schoolgirl" in m.content for m in asked.messages)
     assert second.text in asked.shown
 
 
-@pytest.mark.parametrize("has_schema", [True, False])
-def test_toxic_messages_are_asked_for_as_training_data_of_a_classifier_without_anything_to_act_on(brief_of, has_schema):
-    system = ask_for(brief_of("toxicity"), has_schema=has_schema).messages[0].content
+def test_toxic_messages_are_asked_for_as_training_data_of_a_classifier_without_anything_to_act_on(brief_of):
+    system = framed(brief_of("toxicity"), has_schema=True).messages[0].content
     assert "labelled training data for that classifier" in system
     assert "leave out names of real people, instructions, quantities" in system
     assert "never write sexual content about minors" in system
+    assert "never a detail that somebody could act on" in system
 
 
-def test_every_text_that_may_be_sent_is_known_for_the_record():
-    for task in TASKS:
-        names = templates_of(format_of(load_task(task)))
-        assert len(names) == len(set(names))
-        assert all(template_text(name) for name in names)
+@pytest.mark.parametrize("has_schema", [True, False])
+@pytest.mark.parametrize("task", IN_LAYOUT)
+def test_the_templates_of_a_frame_are_those_its_requests_are_made_of(brief_of, pair_of, task, has_schema):
+    form = brief_of(task).format
+    names = frame_templates(form, has_schema=has_schema)
+    assert len(names) == len(set(names))
+    assert {form.rules_template, form.examples_template} <= set(names)
+    assert framed(brief_of(task), has_schema=has_schema).prompt in names
+    assert all(template_text(name) for name in names)
 
 
 def test_the_format_of_a_task_changes_no_result_about_what_features_mean():

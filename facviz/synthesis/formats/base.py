@@ -59,7 +59,7 @@ class SampleFormat(ABC):
     labels: ClassVar[tuple[str, ...]] = ()
     """What the lines of the plain layout begin with, in order; none where the reply is the text itself."""
     words: ClassVar[tuple[int, int]] = (3, 120)
-    """Fewest and most words of the measured document."""
+    """Fewest and most words of the measured document, for the gate that counts them."""
     max_tokens: ClassVar[int] = 64
     """Room a whole sample needs in the plain layout."""
     max_json_tokens: ClassVar[int] = 300

@@ -63,6 +63,11 @@ def readable(text: str) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """A reply that is no sample, as it can be kept for people to look at."""
+    return _UNREADABLE.sub("\ufffd", text[:MAX_REPLY_CHARS]).strip()
+
+
 def clean_text(text: str) -> str:
     r"""A message without its `Query-1:` prefix, label column, enclosing quotes and written-out `\n`.
 

@@ -19,7 +19,6 @@ from facviz.synthesis.formats.cleaning import (
     read_text,
     text_schema,
 )
-from facviz.synthesis.gates import words_of
 
 _LEAD_INS = ("here", "sure", "certainly", "okay", "of course")
 _OURS = re.compile(r'(?:```[a-zA-Z]*\s*)?\{\s*"text"\s*:')
@@ -65,9 +64,6 @@ class ToxicityQuery(PlainText):
     has_examples: ClassVar[bool] = True
 
     def _check(self, text: str) -> None:
-        low, high = self.words
-        if not low <= (n := len(words_of(text))) <= high:
-            raise BadSample(f"it had {n} words, not {low} to {high}")
         if is_refusal(text):
             raise BadSample("it was a refusal")
         first, line_end, _ = text.partition("\n")
