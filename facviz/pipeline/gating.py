@@ -21,6 +21,7 @@ from facviz.store.reader import Reader
 from facviz.synthesis.breadth import BreadthGate
 from facviz.synthesis.copying import CopyGate
 from facviz.synthesis.fluency import FluencyGate, FluencyRange
+from facviz.synthesis.formats import format_of
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.labelling import LabelGate
 from facviz.synthesis.likeness import LikenessGate, Vectors
@@ -95,7 +96,8 @@ def build_gates(
     """In the order in which their reasons count; `samples` were accepted before. Models load when a sample comes."""
     from facviz.backbone.fluency import BackboneSurprise
 
-    text = TextGates(corpora.texts, {corpus.name: corpus.texts for corpus in corpora.evaluation})
+    evaluation = {corpus.name: corpus.texts for corpus in corpora.evaluation}
+    text = TextGates(corpora.texts, evaluation, words=format_of(task).words)
     surprise = BackboneSurprise(session.fast, system_prompt=session.backbone_config.system_prompt, roles=task.roles)
     copying = CopyGate(encoder, peak_place(encoder), text.is_formula, config.anti_copy)
     fluency = FluencyGate(surprise, partial(_fluency_range, session, surprise, corpora))

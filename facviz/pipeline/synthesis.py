@@ -30,12 +30,14 @@ from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
 from facviz.synthesis.engine import Synthesizer
+from facviz.synthesis.formats import format_of
+from facviz.synthesis.framing import frame_templates
 from facviz.synthesis.gates import GATES_VERSION
 from facviz.synthesis.labelling import LabelGate
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.results import FeatureResult, Filler
 from facviz.synthesis.steered import PUSHED, TUNING, Steerer, steered
-from facviz.synthesis.strategies import STRATEGIES, Strategy
+from facviz.synthesis.strategies import STRATEGIES, Strategy, takes_schema
 
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
@@ -121,7 +123,8 @@ class _Stage:
         if config.strategy not in (*STRATEGIES, *PUSHED):
             known = ", ".join((*STRATEGIES, *PUSHED))
             raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
-        templates = _strategy(config).templates
+        form = format_of(load_task(measured["task"]))
+        templates = (*_strategy(config).templates, *frame_templates(form, has_schema=takes_schema(config)))
         templates += (*([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
         told = [GATES_VERSION, *map(template_text, templates), *([TUNING] if config.strategy in PUSHED else [])]
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
