@@ -25,11 +25,15 @@ import json, sys
 from facviz.config import BackboneConfig, CoverageConfig, SynthesisConfig
 from facviz.errors import FacvizError
 from facviz.pipeline import coverage, synthesis
+from facviz.pipeline.gating import Gates
 from facviz.pipeline.session import Session
 from facviz.store.workspace import open_workspace
+from facviz.synthesis.gates import TextGates
+from facviz.synthesis.sample_gates import SampleGates
 from facviz.testing.fakes import SilentProgress
 from facviz.testing.many_features import DATASET, SEED, WordEncoder
 synthesis.open_sae = lambda session, sae_id: None
+synthesis.build_gates = lambda session, corpora, *_, judge: Gates(TextGates(corpora.texts), SampleGates((), judge))
 Session.encoder = lambda self, sae, roles: WordEncoder({N_FEATURES})
 root, provider, stage, settings = sys.argv[1:]
 asked = CoverageConfig(anchor=DATASET, seed=SEED, kind="absolute", threshold=0.5, n_bootstrap=10)
