@@ -35,6 +35,8 @@ from facviz.testing.many_features import DATASET, SEED, WordEncoder
 synthesis.open_sae = lambda session, sae_id: None
 synthesis.build_gates = lambda session, corpora, *_, judge: Gates(TextGates(corpora.texts), SampleGates((), judge))
 Session.encoder = lambda self, sae, roles: WordEncoder({N_FEATURES})
+by_words = lambda session, corpora, *more, **rest: Gates(TextGates(corpora.texts), SampleGates((), None, {{}}))
+synthesis.build_gates = by_words  # the others need models
 root, provider, stage, settings = sys.argv[1:]
 asked = CoverageConfig(anchor=DATASET, seed=SEED, kind="absolute", threshold=0.5, n_bootstrap=10)
 plan = {{"pair_candidates": 4, "batch": 4, "max_candidates": 12, "concurrency": {CONCURRENCY}, "provider": provider}}
@@ -237,6 +239,15 @@ def test_on_a_bad_day_every_feature_ends_in_a_typed_state_and_the_books_add_up(r
         document = Document(tuple(Message(**m) for m in c["messages"]))
         assert document.text == c["text"]
         assert float(encoder.encode_alone(document).max_acts[0, c["feature_id"]]) > 1.05 * c["act_threshold"]
+
+
+@pytest.mark.parametrize("provider", ["openai"], indirect=True)
+def test_a_budget_for_a_model_nobody_priced_is_refused_before_anything_is_asked(root, provider, job):
+    with StubServer(["text"], models=("unheard-of",)) as server:
+        name = provider(server)
+        output, errors = (child := job(root, name, budget_usd=1.0)).communicate(timeout=60)
+    assert (child.returncode, output, server.requests) == (1, "", [])
+    assert errors.startswith("BudgetError: Nobody has priced openai/unheard-of")
 
 
 @pytest.mark.parametrize("provider", ["openai"], indirect=True)
