@@ -33,7 +33,6 @@ from facviz.synthesis.sample_gates import SampleGates
 from facviz.testing.fakes import SilentProgress
 from facviz.testing.many_features import DATASET, SEED, WordEncoder
 synthesis.open_sae = lambda session, sae_id: None
-synthesis.build_gates = lambda session, corpora, *_, judge: Gates(TextGates(corpora.texts), SampleGates((), judge))
 Session.encoder = lambda self, sae, roles: WordEncoder({N_FEATURES})
 by_words = lambda session, corpora, *more, **rest: Gates(TextGates(corpora.texts), SampleGates((), None, {{}}))
 synthesis.build_gates = by_words  # the others need models
