@@ -14,7 +14,7 @@ from facviz.errors import CoverageError, InputError, SaturatedError
 from facviz.llm.calls import PaidLLM
 from facviz.llm.estimate import Estimate
 from facviz.llm.providers import AUTO, choose_provider
-from facviz.pipeline.gating import Corpora, Gates, build_gates
+from facviz.pipeline.gating import Corpora, Gates, build_gates, evaluation_sets
 from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.sample_judging import SAMPLE_TEMPLATE, judge_model, label_gate
@@ -129,10 +129,10 @@ class _Stage:
         told = [GATES_VERSION, *map(template_text, templates), *([TUNING] if config.strategy in PUSHED else [])]
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
-        by_people = words_of_people(session, measured)
+        by_people, held_out = words_of_people(session, measured), evaluation_sets(session)
         key = fingerprint(
             "synthesis", CODE_VERSION, measured["coverage_id"], whole, load_task(measured["task"]), told,
-            *([by_people] if by_people else []),
+            *([by_people] if by_people else []), *([held_out] if held_out else []),
         )  # fmt: skip
         return cls(session, measured, coverage_config, config, key)
 
