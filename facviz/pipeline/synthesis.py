@@ -17,6 +17,7 @@ from facviz.llm.providers import AUTO, choose_provider
 from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import CODE_VERSION, Session
+from facviz.pipeline.synthesis_baselines import BaselineRun
 from facviz.pipeline.synthesis_inputs import corpus_texts, read_briefs, words_of_people
 from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
@@ -27,6 +28,7 @@ from facviz.store.gap import read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
+from facviz.synthesis.baselines import BASELINES, baseline_templates, check_baseline
 from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.gates import GATES_VERSION, TextGates
 from facviz.synthesis.plan import FeatureBrief
@@ -69,10 +71,19 @@ def estimate(
 
 
 def open_filler(
-    stage: _Stage, synth_id: str, client: LLMClient, encoder: Encoder, texts: Sequence[str], ledger: FileLedger
+    stage: _Stage,
+    synth_id: str,
+    client: LLMClient,
+    encoder: Encoder,
+    texts: Sequence[str],
+    ledger: FileLedger,
+    briefs: Sequence[FeatureBrief],
 ) -> Filler:
-    """What the strategy fills with: the accepted-N engine for every targeted one."""
+    """What the strategy fills with: the accepted-N engine for every targeted one, a pool for a baseline."""
     config = stage.config
+    is_sampling = not isinstance(client, PaidLLM) or client.adapter.is_sampling
+    if config.strategy in BASELINES:
+        return stage.baseline(synth_id, briefs, is_sampling=is_sampling).filler(client, encoder, texts, ledger)
     return Synthesizer(
         synth_id,
         client,
@@ -81,7 +92,7 @@ def open_filler(
         ledger,
         config,
         STRATEGIES[config.strategy](config),
-        is_sampling=not isinstance(client, PaidLLM) or client.adapter.is_sampling,
+        is_sampling=is_sampling,
         is_small=config.provider == LOCAL,
     )
 
@@ -102,9 +113,14 @@ class _Stage:
     ) -> _Stage:
         _refuse(measured)
         config = _resolved(config)
-        if config.strategy not in STRATEGIES:
-            raise InputError(f"The strategy {config.strategy} is unknown here; choose {', '.join(STRATEGIES)}.")
-        templates = STRATEGIES[config.strategy](config).templates
+        if config.strategy in BASELINES:
+            check_baseline(config)
+            templates = baseline_templates(config.strategy)
+        elif config.strategy in STRATEGIES:
+            templates = STRATEGIES[config.strategy](config).templates
+        else:
+            known = ", ".join((*STRATEGIES, *BASELINES))
+            raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
         told = [GATES_VERSION, *map(template_text, (*templates, *([AXES_TEMPLATE] if config.axes else [])))]
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
@@ -153,7 +169,7 @@ class _Stage:
             texts = corpus_texts(reader, (self.coverage_config.anchor, self.coverage_config.seed))
         encoder = session.encoder(open_sae(session, measured["sae_id"]), load_task(measured["task"]).roles)
         ledger = FileLedger(session, scope.subject)
-        filler = open_filler(self, scope.subject, client, encoder, texts, ledger)
+        filler = open_filler(self, scope.subject, client, encoder, texts, ledger, briefs)
         ended = dict[int, FeatureResult]()
 
         def keep(result: FeatureResult) -> None:
@@ -169,6 +185,12 @@ class _Stage:
             "stopped": filler.stopped or None,
         }
 
+    def baseline(self, synth_id: str, briefs: Sequence[FeatureBrief], *, is_sampling: bool) -> BaselineRun:
+        """The same run by a strategy that does not know what is missing."""
+        is_small = self.config.provider == LOCAL
+        run = self.session, self.measured, self.coverage_config, self.config, synth_id, briefs
+        return BaselineRun(*run, is_sampling=is_sampling, is_small=is_small)
+
     def outlook(
         self, briefs: Sequence[FeatureBrief], synth_id: str, *, is_sampling: bool
     ) -> tuple[int, int, list[LLMRequest]]:
@@ -176,8 +198,10 @@ class _Stage:
 
         Later batches depend on what earlier ones bring, so their requests are of about the right length, not the words.
         """
-        config, strategy = self.config, STRATEGIES[self.config.strategy](self.config)
         ledger = FileLedger(self.session, synth_id)
+        if self.config.strategy in BASELINES:
+            return self.baseline(synth_id, briefs, is_sampling=is_sampling).outlook(ledger)
+        config, strategy = self.config, STRATEGIES[self.config.strategy](self.config)
         asker = Asker(synth_id, strategy, config, is_sampling=is_sampling, is_small=config.provider == LOCAL)
         n_calls, n_cached, requests = 0, 0, list[LLMRequest]()
         for brief in briefs:

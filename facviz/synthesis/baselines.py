@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from facviz.config import SynthesisConfig
-from facviz.errors import InputError
+from facviz.errors import BudgetError, InputError, SpendLimitError
 from facviz.prompts import render, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, Document, LLMReply, LLMRequest, Message, Outcome, TaskGuideline
-from facviz.synthesis.engine import BatchLedger, FeatureResult, OnResult, SampleGate, Synthesizer
+from facviz.records import Candidate, Document, LLMRequest, Message, TaskGuideline
+from facviz.synthesis.asking import Ask, Part
+from facviz.synthesis.engine import SampleGate, Synthesizer
 from facviz.synthesis.gates import TextGates
+from facviz.synthesis.measuring import measure_batches
+from facviz.synthesis.order import batch_sizes
 from facviz.synthesis.pairs import pair_messages
 from facviz.synthesis.plan import BatchPlace, FeatureBrief
-from facviz.synthesis.pool import NO_FEATURE, Crediting
-from facviz.synthesis.replies import clean_reply
+from facviz.synthesis.pool import NO_FEATURE, Crediting, told_in_order
+from facviz.synthesis.results import BatchLedger, FeatureResult, OnResult
 from facviz.synthesis.safety import is_withheld
-from facviz.synthesis.strategies import Paired, Prompted
+from facviz.synthesis.strategies import Paired, Prompted, Step
 
 RANDOM_FEATURE = "random-feature"
 PROMPTS = {
@@ -115,70 +118,31 @@ class Untargeted:
         """Every batch of the pool, each recorded before the next; then what became of every missing feature."""
         crediting = Crediting.of(briefs, self.encoder, self.gates, self.after)
         candidates = list[Candidate]()
-        total = pool_size(self.config, len(briefs))
-        for number, start in enumerate(range(0, total, self.config.batch)):
-            place = BatchPlace(self.synth_id, NO_FEATURE, POOL_STEP, number, self.config.strategy)
-            candidates += self._batch(place, min(self.config.batch, total - start), briefs[0].task, crediting)
-        return _told(crediting.results(candidates), briefs, on_result)
+        try:
+            for ask in pool_asks(self.synth_id, self.config, briefs, self.seed_texts):
+                candidates += self._batch(ask, crediting)
+        except (BudgetError, SpendLimitError) as error:
+            self.stopped = str(error)
+        results = crediting.results(candidates, self.config.per_feature, is_out_of_money=bool(self.stopped))
+        return told_in_order(results, briefs, on_result)
 
-    def _batch(self, place: BatchPlace, size: int, task: TaskGuideline, crediting: Crediting) -> list[Candidate]:
-        batch = self.ledger.recall(place)
+    def _batch(self, ask: Ask, crediting: Crediting) -> list[Candidate]:
+        batch = self.ledger.recall(ask.place)
         if batch is not None:
             crediting.remember(batch)
             return batch
-        rng = random.Random(place.rng_seed(self.config.rng_seed))
-        prompts = prompts_of(self.config.strategy, task, self.seed_texts, size, rng)
-        requests = [self._request(place, part, prompted) for part, prompted in enumerate(prompts)]
-        batch, shown = list[Candidate](), dict[str, Sequence[str]]()
-        for prompted, request, replies in zip(prompts, requests, self.client.complete(requests)):
-            for reply in replies:
-                batch.append(self._candidate(place, len(batch), prompted, request, reply))
-                shown[batch[-1].candidate_id] = prompted.shown
-        batch = crediting.credit(batch, shown)
-        self.ledger.record(place, batch)
+        [batch] = measure_batches(self.encoder, [ask], [self.client.complete(ask.requests)])
+        shown = {c.candidate_id: ask.parts[c.gates["part"]].shown for c in batch}
+        batch = crediting.credit([self._checked(c, shown[c.candidate_id]) for c in batch], shown)
+        self.ledger.record(ask.place, batch)
         return batch
 
-    def _request(self, place: BatchPlace, part: int, prompted: Prompted) -> LLMRequest:
-        config = self.config
-        return LLMRequest(
-            prompted.messages,
-            n=prompted.n,
-            max_tokens=config.max_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            rng_seed=place.rng_seed(config.rng_seed, part),
-            prompt=prompted.prompt,
-        )
-
-    def _candidate(
-        self, place: BatchPlace, slot: int, prompted: Prompted, request: LLMRequest, reply: LLMReply
-    ) -> Candidate:
-        """A reply with the verdict of its text's gates; a withheld one loses its text."""
-        text, gates, reason = clean_reply(reply), {"outcome": str(reply.outcome), "prompt": prompted.prompt}, None
-        if is_withheld(text):
-            text, reason = "", "withheld"
-        elif reply.outcome in (Outcome.REFUSED, Outcome.INVALID):
-            reason = str(reply.outcome)
-        elif not text:
-            reason = "empty"
-        else:
-            measures, reason = self.gates.check(text, prompted.shown)
-            gates |= measures
-        return Candidate(
-            candidate_id=place.candidate_id(slot),
-            feature_id=NO_FEATURE,
-            strategy=place.strategy,
-            step=place.step,
-            round=place.round,
-            slot=slot,
-            text=text,
-            act=0.0,
-            peak_token=-1,
-            gates=gates | ({"call_id": reply.call_id} if reply.call_id else {}),
-            accepted=False,
-            reject_reason=reason,
-            rng_seed=request.rng_seed,
-        )
+    def _checked(self, candidate: Candidate, shown: Sequence[str]) -> Candidate:
+        """With the verdict of the gates that need the text alone."""
+        if candidate.reject_reason is not None:
+            return candidate
+        measures, reason = self.gates.check(candidate.text, shown)
+        return dataclasses.replace(candidate, gates={**candidate.gates, **measures}, reject_reason=reason)
 
 
 @dataclass(slots=True)
@@ -192,6 +156,7 @@ class RandomFeature:
     aimed_at: Sequence[FeatureBrief]
     encoder: Encoder
     gates: TextGates
+    n_wanted: int
     after: SampleGate | None = None
 
     @property
@@ -209,7 +174,8 @@ class RandomFeature:
             shown = [*pair_messages(result.brief)[1], *(by_id[i] for i in pair or () if i)]
             written = [_open(c) for c in result.candidates]
             candidates += crediting.credit(written, dict.fromkeys(by_id, shown))
-        return _told(crediting.results(candidates), briefs, on_result)
+        results = crediting.results(candidates, self.n_wanted, is_out_of_money=bool(self.stopped))
+        return told_in_order(results, briefs, on_result)
 
 
 def random_feature_settings(config: SynthesisConfig) -> SynthesisConfig:
@@ -224,15 +190,30 @@ def _open(candidate: Candidate) -> Candidate:
     return dataclasses.replace(candidate, gates=gates, accepted=False, reject_reason=reason)
 
 
-def _told(
-    results: Sequence[FeatureResult], briefs: Sequence[FeatureBrief], on_result: OnResult | None
-) -> list[FeatureResult]:
-    by_feature = {result.brief.feature_id: result for result in results}
-    ordered = [by_feature[brief.feature_id] for brief in briefs]
-    if on_result is not None:
-        for result in ordered:
-            on_result(result)
-    return ordered
+def pool_asks(
+    synth_id: str, config: SynthesisConfig, briefs: Sequence[FeatureBrief], seed_texts: Sequence[str]
+) -> Iterator[Ask]:
+    """What is asked for in each batch; it follows from the plan alone, so all of it is known beforehand."""
+    total = pool_size(config, len(briefs))
+    for number, size in enumerate(batch_sizes(total, config.batch)):
+        place = BatchPlace(synth_id, NO_FEATURE, POOL_STEP, number, config.strategy)
+        rng = random.Random(place.rng_seed(config.rng_seed))
+        prompts = prompts_of(config.strategy, briefs[0].task, seed_texts, size, rng)
+        requests = tuple(_request(config, place, part, prompted) for part, prompted in enumerate(prompts))
+        parts = tuple(Part(prompted, None) for prompted in prompts)
+        yield Ask(briefs[0], Step(POOL_STEP, total), place, parts, requests)
+
+
+def _request(config: SynthesisConfig, place: BatchPlace, part: int, prompted: Prompted) -> LLMRequest:
+    return LLMRequest(
+        prompted.messages,
+        n=prompted.n,
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        rng_seed=place.rng_seed(config.rng_seed, part),
+        prompt=prompted.prompt,
+    )
 
 
 def prompts_of(

@@ -7,6 +7,7 @@ once. Nothing stops early: a baseline draws all that a targeted strategy may dra
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from facviz.protocols import Encoder
-from facviz.records import Candidate, Encoded
-from facviz.synthesis.engine import RANKING_SLACK, FeatureResult, FeatureState, SampleGate
+from facviz.records import Candidate, Document, Encoded
+from facviz.synthesis.engine import RANKING_SLACK, SampleGate
 from facviz.synthesis.gates import TextGates
+from facviz.synthesis.measuring import act_of
 from facviz.synthesis.plan import FeatureBrief
+from facviz.synthesis.results import FeatureResult, FeatureState, OnResult
 
 NO_FEATURE = -1
 """Stands where a candidate is credited with no missing feature."""
@@ -69,11 +72,13 @@ class Crediting:
                 if self.after is not None:
                     self.after.accept(candidate.text)
 
-    def results(self, candidates: Sequence[Candidate]) -> list[FeatureResult]:
+    def results(self, candidates: Sequence[Candidate], n_wanted: int, *, is_out_of_money: bool) -> list[FeatureResult]:
         """One result a feature: its strongest samples, and an equal part of the texts that nothing is credited with."""
-        filled = {feature for c in candidates if c.accepted for feature in c.gates["credited"]}
+        credits = Counter(feature for c in candidates if c.accepted for feature in c.gates["credited"])
+        filled = {feature for feature, n in credits.items() if n >= n_wanted}
+        otherwise = FeatureState.BUDGET if is_out_of_money else FeatureState.EXHAUSTED
         results = {
-            feature: FeatureResult(brief, None, FeatureState.FILLED if feature in filled else FeatureState.EXHAUSTED)
+            feature: FeatureResult(brief, None, FeatureState.FILLED if feature in filled else otherwise)
             for feature, brief in self.briefs.items()
         }
         owners = list(results.values())
@@ -104,7 +109,7 @@ class Crediting:
 
     def _checked(self, candidate: Candidate, feature_id: int, alone: Encoded, shown: Sequence[str]) -> Candidate:
         """The candidate as a sample of one feature, with what the gates behind verification say of it."""
-        act, peak = float(alone.max_acts[0, feature_id]), int(alone.peaks[0, feature_id]) - 1
+        act, peak = act_of(alone, 0, feature_id)
         gates = {**candidate.gates, "verified_act": act}
         sample = dataclasses.replace(candidate, feature_id=feature_id, act=act, peak_token=peak, gates=gates)
         if self.after is None:
@@ -112,7 +117,7 @@ class Crediting:
         measures, reason = self.after.check(self.briefs[feature_id], sample, shown, alone)
         return dataclasses.replace(sample, gates={**gates, **measures}, reject_reason=reason)
 
-    def _document(self, text: str) -> Any:
+    def _document(self, text: str) -> Document:
         return next(iter(self.briefs.values())).document(text)
 
     def _ratios(self, encoded: Encoded) -> npt.NDArray[np.float64]:
@@ -124,5 +129,17 @@ class Crediting:
 
 
 def _without_credit(candidate: Candidate, **measures: Any) -> Candidate:
-    gates = {**candidate.gates, **measures, "credited": []}
+    gates = {k: v for k, v in candidate.gates.items() if k != "ranked_act"} | measures | {"credited": []}
     return dataclasses.replace(candidate, feature_id=NO_FEATURE, act=0.0, peak_token=-1, gates=gates, accepted=False)
+
+
+def told_in_order(
+    results: Sequence[FeatureResult], briefs: Sequence[FeatureBrief], on_result: OnResult | None
+) -> list[FeatureResult]:
+    """Results in the order of the briefs, each also handed to who listens."""
+    by_feature = {result.brief.feature_id: result for result in results}
+    ordered = [by_feature[brief.feature_id] for brief in briefs]
+    if on_result is not None:
+        for result in ordered:
+            on_result(result)
+    return ordered

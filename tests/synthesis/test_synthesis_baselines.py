@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facviz.config import SynthesisConfig
-from facviz.errors import InputError
+from facviz.errors import BudgetError, InputError
 from facviz.prompts import load_task, template_text
 from facviz.records import Document, LLMReply, Message, Outcome
 from facviz.synthesis.baselines import (
@@ -25,10 +25,11 @@ from facviz.synthesis.baselines import (
     random_features,
     shown_texts,
 )
-from facviz.synthesis.engine import FeatureState, Synthesizer
+from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.pool import NO_FEATURE, NOTHING_FIRES, NOTHING_FIRES_ALONE
+from facviz.synthesis.results import FeatureState
 from facviz.synthesis.strategies import Paired
 from facviz.testing.fakes import FakeLLM
 from facviz.testing.planted import WORDS
@@ -69,7 +70,7 @@ def baseline(planted_encoder, ledger):
             config=random_feature_settings(config),
             strategy=Paired(config.min_margin, name=strategy),
         )
-        return RandomFeature(inner, briefs((4, 5, 6)), encoder, gates, after)
+        return RandomFeature(inner, briefs((4, 5, 6)), encoder, gates, config.per_feature, after)
 
     return build
 
@@ -224,7 +225,8 @@ def test_the_same_text_is_no_second_sample(baseline):
 
 def test_what_a_gate_behind_verification_turns_down_is_not_credited(baseline):
     class NoOcean:
-        accepted = []
+        def __init__(self):
+            self.accepted = []
 
         def check(self, brief, candidate, shown, alone):
             assert candidate.gates["verified_act"] == alone.max_acts[0, brief.feature_id]
@@ -241,6 +243,28 @@ def test_what_a_gate_behind_verification_turns_down_is_not_credited(baseline):
     ocean = next(c for c in found if c.text == script[1])
     assert (ocean.accepted, ocean.feature_id, ocean.reject_reason) == (False, NO_FEATURE, "copied words")
     assert gate.accepted == [script[0]]
+
+
+def test_a_feature_is_filled_by_as_many_samples_as_are_wanted_of_it(baseline):
+    script = ["apple ocean bread needle", "drum eagle needle flame", *["apple bread cloud drum"] * 30]
+    states = [r.state for r in baseline(script, per_feature=2).fill_all(briefs())]
+    assert states == [FeatureState.EXHAUSTED, FeatureState.FILLED, FeatureState.EXHAUSTED]
+
+
+@pytest.mark.parametrize("strategy", ["plain", "random-feature"])
+def test_spent_money_ends_a_baseline_with_what_it_has(baseline, strategy):
+    class Paid(FakeLLM):
+        def complete(self, requests):
+            if self.requests:
+                raise BudgetError("The budget of $1 is spent.")
+            return super().complete(requests)
+
+    made = baseline(client=Paid(["apple ocean bread needle"]), strategy=strategy)
+    results = made.fill_all(briefs())
+    assert made.stopped == "The budget of $1 is spent."
+    assert {r.state for r in results} <= {FeatureState.BUDGET, FeatureState.FILLED}
+    assert FeatureState.BUDGET in {r.state for r in results}
+    assert 0 < len(candidates_of(results)) < 18
 
 
 def test_refusals_and_withheld_texts_are_kept_with_their_reason_and_no_words(baseline):
