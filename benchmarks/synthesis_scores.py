@@ -1,7 +1,7 @@
 """From arms to figures: missing coverage, accepted share, intervals, and which orderings hold.
 
-Intervals are of a bootstrap over targets (for the accepted share: over the parts of the budget) and seeds, with the same
-draws for every strategy, so that differences are paired.
+Intervals are of a bootstrap over targets (for the accepted share: over the parts of the budget) and seeds, with the
+same draws for every arm, so that differences are paired.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ def accepted_shares(arm: Arm, *, with_gate: bool) -> Numbers:
 
 def summarise(arms: Sequence[Arm], deltas: Sequence[float], rng_seed: int = 0) -> dict[str, Any]:
     """All figures of one study."""
-    by_strategy: dict[str, list[Arm]] = {}
+    by_name: dict[str, list[Arm]] = {}
     for arm in arms:
-        by_strategy.setdefault(arm["strategy"], []).append(arm)
+        by_name.setdefault(arm["arm"], []).append(arm)
     draw = _Bootstrap(arms[0]["n_units"], rng_seed)
-    strategies = {name: _strategy(found, deltas, draw) for name, found in by_strategy.items()}
-    return {"strategies": strategies, "orderings": _orderings(by_strategy, deltas, draw)}
+    figures = {name: _figures(found, deltas, draw) for name, found in by_name.items()}
+    return {"arms": figures, "orderings": _orderings(by_name, deltas, draw)}
 
 
-def _strategy(arms: Sequence[Arm], deltas: Sequence[float], draw: _Bootstrap) -> dict[str, Any]:
+def _figures(arms: Sequence[Arm], deltas: Sequence[float], draw: _Bootstrap) -> dict[str, Any]:
     def table(of: Callable[[Arm], Numbers]) -> dict[str, float]:
         return _rounded(draw.estimate(np.stack([of(arm) for arm in arms])))
 
@@ -77,6 +77,7 @@ def _strategy(arms: Sequence[Arm], deltas: Sequence[float], draw: _Bootstrap) ->
     return {
         "n_seeds": len(arms),
         "n_drawn": sum(sum(arm["drawn"]) for arm in arms),
+        "n_tuning": sum(arm["n_tuning"] for arm in arms),
         "n_accepted": sum(s["accepted"] for arm in arms for s in arm["samples"]),
         "n_copied": sum(not s["accepted"] for arm in arms for s in arm["samples"]),
         "steps": arms[0]["steps"],
@@ -85,7 +86,8 @@ def _strategy(arms: Sequence[Arm], deltas: Sequence[float], draw: _Bootstrap) ->
             for gate, g in gates.items()
         },
         "accepted_share": {
-            gate: table(lambda a, g=g: accepted_shares(a, with_gate=g)) for gate, g in gates.items()  # type: ignore[misc]
+            gate: table(lambda a, g=g: accepted_shares(a, with_gate=g))
+            for gate, g in gates.items()  # type: ignore[misc]
         },
         "sweep": {
             part: table(lambda a, n=n: covered(a, 1.0, with_gate=True, most_units=n))  # type: ignore[misc]
@@ -94,17 +96,15 @@ def _strategy(arms: Sequence[Arm], deltas: Sequence[float], draw: _Bootstrap) ->
     }
 
 
-def _orderings(
-    by_strategy: Mapping[str, Sequence[Arm]], deltas: Sequence[float], draw: _Bootstrap
-) -> list[dict[str, Any]]:
+def _orderings(by_name: Mapping[str, Sequence[Arm]], deltas: Sequence[float], draw: _Bootstrap) -> list[dict[str, Any]]:
     """Differences in missing coverage for pairs of which both ran."""
     found = []
     for first, second in ORDERINGS:
-        if first not in by_strategy or second not in by_strategy:
+        if first not in by_name or second not in by_name:
             continue
         for delta in deltas:
             sides = [
-                np.stack([covered(arm, delta, with_gate=True) for arm in by_strategy[name]]) for name in (first, second)
+                np.stack([covered(arm, delta, with_gate=True) for arm in by_name[name]]) for name in (first, second)
             ]
             found.append({"first": first, "second": second, "delta": delta, **_rounded(draw.difference(*sides))})
     return found

@@ -37,6 +37,7 @@ from facviz.store.schema import rows_to_arrow
 from facviz.store.workspace import TASKS_FOLDER, Workspace
 from facviz.synthesis.plan import VERIFICATION_MARGIN
 
+BACKBONE = BackboneConfig(layer=15, max_tokens=256)
 RESCORED = (0.75, 1.0, 1.25)
 """δ at which the same samples are scored, in parts of the one they were aimed at."""
 LACKING = ("code", "reviews", "news")
@@ -65,7 +66,7 @@ class Study:
     """None: every feature counts."""
     task: str | TaskDraft = "topic"
     sae: Path = DEMO / "sae"
-    backbone: BackboneConfig = BackboneConfig(layer=15, max_tokens=256)
+    backbone: BackboneConfig = BACKBONE
     folder: str = ""
     """Workspace, where several studies share one; empty is the study's own."""
     test: str = ""
@@ -166,7 +167,7 @@ def demo() -> Study:
 
 
 def known_gaps(folder: Path, work: Path) -> list[Study]:
-    """Half B of the first split of `benchmarks.known_gaps`, with each choice of themes of its bar taken away in turn."""
+    """Half B of the first split of `benchmarks.known_gaps`, without the themes of each choice of its bar in turn."""
     texts = general_texts(folder)
     half = [text for text, is_in_a in zip(texts, halves(len(texts), 0)) if not is_in_a]
     rows = [{"messages": [asdict(m) for m in text.document.messages], "theme": text.theme} for text in half]

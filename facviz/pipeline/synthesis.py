@@ -83,7 +83,9 @@ def open_filler(
     config = stage.config
     is_sampling = not isinstance(client, PaidLLM) or client.adapter.is_sampling
     if config.strategy in BASELINES:
-        return stage.baseline(synth_id, briefs, is_sampling=is_sampling).filler(client, encoder, texts, ledger)
+        return stage.baseline(synth_id, briefs, is_sampling=is_sampling).filler(
+            client, encoder, TextGates(texts), ledger
+        )
     return Synthesizer(
         synth_id,
         client,

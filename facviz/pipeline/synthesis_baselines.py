@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,19 +50,19 @@ class BaselineRun:
         self,
         client: LLMClient,
         encoder: Encoder,
-        texts: Sequence[str],
+        gates: TextGates,
         ledger: BatchLedger,
         after: SampleGate | None = None,
     ) -> Filler:
         """What fills the features."""
-        config, gates = self.config, TextGates(texts)
+        config = self.config
         if config.strategy != RANDOM_FEATURE:
             return Untargeted(self.synth_id, client, encoder, gates, ledger, config, self._seed_texts(), after)
         engine = Synthesizer(
             self.synth_id,
             client,
             encoder,
-            TextGates(texts),
+            deepcopy(gates),  # what it accepts for its own target is not yet a sample
             ledger,
             random_feature_settings(config),
             self._strategy(),
