@@ -269,7 +269,8 @@ def record():
     gap = {
         "coverage_id": "c" * 12, "n_relevant": 320, "n_anchor": 300, "n_missing": 60, "fac": 0.8, "fac_low": 0.7,
         "fac_high": 0.9, "saturated": False, "anchor": "all", "seed": "some", "n_anchor_docs": 2000,
-        "n_seed_docs": 1000, "n_anchor_tokens": 1, "n_seed_tokens": 1, "task": "toxicity", "sae_id": "s", "by_delta": by_delta,
+        "n_seed_docs": 1000, "n_anchor_tokens": 1, "n_seed_tokens": 1, "task": "toxicity", "sae_id": "s",
+        "by_delta": by_delta,
         "n_targets_exceeded_by_anchor": 37,
     }  # fmt: skip
     study = {
