@@ -19,16 +19,18 @@ from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.sample_judging import SAMPLE_TEMPLATE, judge_model, label_gate
 from facviz.pipeline.session import CODE_VERSION, Session
+from facviz.pipeline.synthesis_baselines import BaselineRun
 from facviz.pipeline.synthesis_inputs import read_briefs, words_of_people
 from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
 from facviz.prompts import load_task, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, Document, LLMRequest
+from facviz.records import Candidate, Document, LLMRequest, TaskGuideline
 from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
+from facviz.synthesis.baselines import BASELINES, RANDOM_FEATURE, baseline_templates, check_baseline
 from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.framing import frame_templates
@@ -86,10 +88,18 @@ def open_filler(
     encoder: Encoder,
     gates: Gates,
     ledger: FileLedger,
+    briefs: Sequence[FeatureBrief],
     steerer: Steerer | None = None,
 ) -> Filler:
-    """What the strategy fills with: the accepted-N engine for every targeted one; a strategy that pushes needs one."""
+    """What the strategy fills with: the accepted-N engine for every targeted one, a pool for a baseline.
+
+    A strategy that pushes the model needs a steerer.
+    """
     config = stage.config
+    is_sampling = not isinstance(client, PaidLLM) or client.adapter.is_sampling
+    if config.strategy in BASELINES:
+        run = stage.baseline(synth_id, briefs, is_sampling=is_sampling)
+        return run.filler(client, encoder, gates.text, ledger, gates.after)
     return Synthesizer(
         synth_id,
         client,
@@ -99,7 +109,7 @@ def open_filler(
         config,
         _strategy(config, steerer),
         gates.after,
-        is_sampling=not isinstance(client, PaidLLM) or client.adapter.is_sampling,
+        is_sampling=is_sampling,
         is_small=config.provider == LOCAL,
     )
 
@@ -120,13 +130,8 @@ class _Stage:
     ) -> _Stage:
         _refuse(measured)
         config = _resolved(config)
-        if config.strategy not in (*STRATEGIES, *PUSHED):
-            known = ", ".join((*STRATEGIES, *PUSHED))
-            raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
-        form = format_of(load_task(measured["task"]))
-        templates = (*_strategy(config).templates, *frame_templates(form, has_schema=takes_schema(config)))
-        templates += (*([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
-        told = [GATES_VERSION, *map(template_text, templates), *([TUNING] if config.strategy in PUSHED else [])]
+        told: list[object] = [GATES_VERSION, *map(template_text, _templates(config, load_task(measured["task"])))]
+        told += [TUNING] if config.strategy in PUSHED else []
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
         by_people, held_out = words_of_people(session, measured), evaluation_sets(session)
@@ -185,7 +190,7 @@ class _Stage:
             return _standing(ended, len(briefs), client)
 
         ledger = FileLedger(session, scope.subject, standing)
-        filler = open_filler(self, scope.subject, client, encoder, gates, ledger, steerer)
+        filler = open_filler(self, scope.subject, client, encoder, gates, ledger, briefs, steerer)
 
         def keep(result: FeatureResult) -> None:
             ended[result.brief.feature_id] = result
@@ -213,6 +218,12 @@ class _Stage:
         examples = [Document.from_text(span.text) for brief in briefs for span in brief.spans]
         return FeatureSteerer(client, encoder, gap.p95, examples)
 
+    def baseline(self, synth_id: str, briefs: Sequence[FeatureBrief], *, is_sampling: bool) -> BaselineRun:
+        """The same run by a strategy that does not know what is missing."""
+        is_small = self.config.provider == LOCAL
+        run = self.session, self.measured, self.coverage_config, self.config, synth_id, briefs
+        return BaselineRun(*run, is_sampling=is_sampling, is_small=is_small)
+
     def outlook(
         self, briefs: Sequence[FeatureBrief], synth_id: str, *, is_sampling: bool
     ) -> tuple[int, int, list[LLMRequest]]:
@@ -220,8 +231,10 @@ class _Stage:
 
         Later batches depend on what earlier ones bring, so their requests are of about the right length, not the words.
         """
-        config, strategy = self.config, _strategy(self.config)
         ledger = FileLedger(self.session, synth_id)
+        if self.config.strategy in BASELINES:
+            return self.baseline(synth_id, briefs, is_sampling=is_sampling).outlook(ledger)
+        config, strategy = self.config, _strategy(self.config)
         asker = Asker(synth_id, strategy, config, is_sampling=is_sampling, is_small=config.provider == LOCAL)
         n_calls, n_cached, requests = 0, 0, list[LLMRequest]()
         for brief in briefs:
@@ -242,6 +255,21 @@ class _Stage:
 def _strategy(config: SynthesisConfig, steerer: Steerer | None = None) -> Strategy:
     """The targeted strategy of a config; without a steerer one that pushes only plans."""
     return steered(config, steerer) if config.strategy in PUSHED else STRATEGIES[config.strategy](config)
+
+
+def _templates(config: SynthesisConfig, task: TaskGuideline) -> tuple[str, ...]:
+    """Every prompt of a run: a changed text is another one."""
+    if config.strategy in BASELINES:
+        check_baseline(config)
+        asked = baseline_templates(config.strategy)
+    elif config.strategy in STRATEGIES or config.strategy in PUSHED:
+        asked = _strategy(config).templates
+    else:
+        known = ", ".join((*STRATEGIES, *PUSHED, *BASELINES))
+        raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
+    if config.strategy not in BASELINES or config.strategy == RANDOM_FEATURE:
+        asked = (*asked, *frame_templates(format_of(task), has_schema=takes_schema(config)))
+    return (*asked, *([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
 
 
 def _resolved(config: SynthesisConfig) -> SynthesisConfig:
