@@ -68,6 +68,8 @@ def _candidates(
         told: dict[str, Any] = {"ranked_act": act, "outcome": str(reply.outcome), **ask.parts[part].told}
         if reply.call_id:
             told["call_id"] = reply.call_id
+        if reply.detail:
+            told["detail"] = reply.detail
         found.append(
             Candidate(
                 candidate_id=ask.place.candidate_id(slot),

@@ -143,7 +143,7 @@ def test_a_killed_baseline_asks_only_for_what_is_left(workspace, synthesize, fak
 
 
 def test_pages_show_texts_that_belong_to_no_feature(workspace, synthesize, measured, monkeypatch):
-    silent = FakeLLM(lambda request: ["apple bread cloud drum"] * request.n)
+    silent = FakeLLM(lambda request: ["apple bread cloud drum eagle"] * request.n)
     monkeypatch.setattr("facviz.llm.local.LocalChat", lambda backbone: silent)
     told = synthesize("plain")
     with closed_after(Database(workspace)) as database:
