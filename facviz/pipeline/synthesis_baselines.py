@@ -30,7 +30,7 @@ from facviz.synthesis.engine import SampleGate, Synthesizer
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.results import BatchLedger, Filler
-from facviz.synthesis.strategies import Paired
+from facviz.synthesis.strategies import Paired, takes_schema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +91,7 @@ class BaselineRun:
         return n_calls, n_cached, requests
 
     def _strategy(self) -> Paired:
-        return Paired(self.config.min_margin, name=RANDOM_FEATURE)
+        return Paired(self.config.min_margin, has_schema=takes_schema(self.config), name=RANDOM_FEATURE)
 
     def _seed_texts(self) -> list[str]:
         with self.session.workspace.reader() as reader:
