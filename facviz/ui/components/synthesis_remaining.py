@@ -1,0 +1,80 @@
+"""What is still unreachable: each feature with its nearest text, what stopped it, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import streamlit as st
+
+from facviz.ui import state
+from facviz.ui.components.address import feature_address, plain_markdown
+from facviz.ui.frame import Here
+from facviz.views.format import count, short, visible
+from facviz.views.remaining import (
+    PAGE_SIZE,
+    Remaining,
+    remaining_rows,
+    remaining_words,
+    share_bar_html,
+    unreached,
+)
+from facviz.views.synthesis import Closing
+from facviz.views.targets import MAX_CHOSEN
+
+
+def show_remaining(here: Here, closed: Closing) -> None:
+    """The list, a page at a time, and the way back to writing."""
+    ids = unreached(closed)
+    if not ids:
+        left = sum(cell.state in ("missing", "waiting") for cell in closed.cells)
+        words = (
+            f"Nothing was tried in vain. {count(left)} missing features are untried." if left else "Nothing is left."
+        )
+        st.caption(words)
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(plain_markdown(remaining_words(closed)))
+        st.space("stretch")
+        _again("Try all of them again", ids, "fv_synthesis_retry_all")
+    n_pages = -(-len(ids) // PAGE_SIZE)
+    page = min(state.query_int("left_page") or 1, n_pages)
+    for row in remaining_rows(here.database, closed, ids[PAGE_SIZE * (page - 1) : PAGE_SIZE * page]):
+        _row(here, row)
+    if n_pages > 1:
+        key = f"fv_synthesis_left_page_{page}_{n_pages}"
+        st.pagination(n_pages, default=page, key=key, on_change=_turn_to, args=(key,))
+
+
+def _row(here: Here, row: Remaining) -> None:
+    with st.container(border=True, key=f"fv_synthesis_left_{row.feature_id}"):
+        left, right = st.columns([5, 3])
+        head = f'<b dir="auto">{escape(visible(row.explanation))}</b> <span class="fv-{row.state}">{row.state}</span>'
+        text = escape(visible(short(row.sample.text, 240))) if row.sample else ""
+        blurred = ' class="fv-warn"' if here.blurred else ""
+        nearest = f'<div{blurred}><div class="fv-row"><div class="fv-span" dir="auto">{text}</div></div></div>'
+        left.html(head + (nearest if text else ""))
+        facts = f'<div class="fv-quiet">{escape(row.n_candidates)} · {escape(visible(row.reasons))}</div>'
+        right.html(f"{share_bar_html(row)}{facts}")
+        right.markdown(f":material/lightbulb: {plain_markdown(row.advice)}")
+        with right.container(horizontal=True, gap="small"):
+            _again("Try again", [row.feature_id], f"fv_synthesis_retry_{row.feature_id}")
+            st.page_link(
+                "pages/feature.py",
+                label=f"Feature {row.feature_id}",
+                icon=":material/arrow_forward:",
+                query_params=feature_address(row.feature_id, {"sae": state.query_text("sae")}),
+            )
+
+
+def _again(label: str, ids: Sequence[int], key: str) -> None:
+    st.button(label, key=key, icon=":material/replay:", on_click=_choose, args=(list(ids)[:MAX_CHOSEN],))
+
+
+def _choose(ids: Sequence[int]) -> None:
+    state.set_query(view="write", features=",".join(map(str, ids)), state=None, theme=None, find=None)
+
+
+def _turn_to(key: str) -> None:
+    page = st.session_state[key]
+    state.set_query(left_page=page if page > 1 else None)
