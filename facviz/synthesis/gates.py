@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
+
+from facviz.overlap import distinct_trigrams, longest_shared_run, normalised, shared_runs, words_of
 
 MIN_WORDS, MAX_WORDS = 3, 120
 COPY_RUN_WORDS = 8
@@ -14,18 +15,6 @@ FORMULA_TEXTS = 3
 MIN_DISTINCT_TRIGRAMS = 0.6
 GATES_VERSION = 2
 """Raised when the same candidate may get another verdict, so that synthesis is not taken for done."""
-_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without spaces: each counts as a word
-_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+")
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-cased words, punctuation left out."""
-    return _WORD.findall(text.lower())
-
-
-def normalised(text: str) -> str:
-    """What exact duplicates are compared by: words alone."""
-    return " ".join(words_of(text))
 
 
 class TextGates:
@@ -62,34 +51,3 @@ class TextGates:
     def accept(self, text: str) -> None:
         """Remember an accepted sample, so that the same text is not accepted twice."""
         self._known.add(normalised(text))
-
-
-def distinct_trigrams(words: Sequence[str]) -> float:
-    """Share of word trigrams that are distinct; 1 for texts too short to repeat one."""
-    trigrams = list(zip(words, words[1:], words[2:]))
-    return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
-
-
-def shared_runs(words: Sequence[str], others: Sequence[Sequence[str]], size: int) -> set[str]:
-    """Runs of `size` words that also stand in one of the other texts."""
-    theirs = {run for other in others for run in _runs(other, size)}
-    return theirs.intersection(_runs(words, size))
-
-
-def _runs(words: Sequence[str], size: int) -> set[str]:
-    return {" ".join(words[i : i + size]) for i in range(len(words) - size + 1)}
-
-
-def longest_shared_run(words: Sequence[str], others: Sequence[Sequence[str]]) -> int:
-    """Longest run of words that also stands, in order, in one of the other texts."""
-    best = 0
-    for other in others:
-        previous = [0] * (len(other) + 1)
-        for word in words:
-            current = [0] * (len(other) + 1)
-            for j, candidate in enumerate(other):
-                if candidate == word:
-                    current[j + 1] = previous[j] + 1
-            best = max(best, *current)
-            previous = current
-    return best

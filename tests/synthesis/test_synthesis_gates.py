@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from facviz.overlap import words_of
 from facviz.synthesis.gates import (
     COPY_RUN_WORDS,
     FORMULA_TEXTS,
     MAX_WORDS,
     MIN_WORDS,
     TextGates,
-    distinct_trigrams,
-    longest_shared_run,
-    shared_runs,
-    words_of,
 )
 from facviz.synthesis.safety import is_withheld
-
-WORD = st.sampled_from("abcd")
 
 
 def numbered_words(n: int) -> str:
     return " ".join(f"w{i}" for i in range(n))
-
-
-def contains(words, run):
-    return any(words[i : i + len(run)] == run for i in range(len(words) - len(run) + 1))
-
-
-@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, max_size=12), max_size=3))
-def test_the_longest_shared_run_equals_that_of_a_brute_force_search(words, others):
-    runs = [words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
-    shared = [len(run) for run in runs if any(contains(other, run) for other in others)]
-    assert longest_shared_run(words, others) == max(shared, default=0)
 
 
 @pytest.mark.parametrize(
@@ -81,15 +63,6 @@ def test_copying_is_looked_for_in_every_shown_text():
     assert TextGates([]).check(numbered_words(10), shown)[0]["copied_words"] == 10
 
 
-@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, max_size=12), max_size=3), st.integers(1, 5))
-def test_there_are_shared_runs_of_every_size_up_to_the_longest_and_each_stands_in_both(words, others, size):
-    found = shared_runs(words, others, size)
-    assert bool(found) == (longest_shared_run(words, others) >= size)
-    for run in found:
-        assert contains(words, run.split())
-        assert any(contains(other, run.split()) for other in others)
-
-
 def test_a_run_that_enough_texts_of_the_corpus_share_is_no_copy_and_a_rarer_one_is():
     opening = numbered_words(COPY_RUN_WORDS)
     corpus = [f"{opening} and then {end}" for end in ("tea", "bread", "milk")]
@@ -107,13 +80,6 @@ def test_a_run_inside_longer_words_is_no_formula():
     opening = numbered_words(COPY_RUN_WORDS)
     corpus = [f"x{opening}x and then {end}" for end in ("tea", "bread", "milk")]
     assert TextGates(corpus).check(f"{opening} but no cake", [opening])[1] == "copied"
-
-
-@given(st.lists(WORD, max_size=12))
-def test_the_share_of_distinct_trigrams_equals_that_of_a_loop(words):
-    seen = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
-    expected = sum(trigram not in seen[:i] for i, trigram in enumerate(seen)) / len(seen) if seen else 1.0
-    assert distinct_trigrams(words) == expected
 
 
 def test_a_text_that_goes_round_in_circles_is_repetitive():
@@ -142,7 +108,3 @@ def test_words_of_any_script_count():
 )
 def test_sexual_content_about_minors_is_withheld_and_nothing_else(text, hidden):
     assert is_withheld(text) is hidden
-
-
-def test_text_written_without_spaces_is_counted_by_character():
-    assert len(words_of("我喜欢读书 and tea")) == 7

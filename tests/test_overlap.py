@@ -5,7 +5,16 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from facviz.evaluation.duplicates import exact_duplicates, near_duplicates
+from facviz.overlap import (
+    distinct_trigrams,
+    exact_duplicates,
+    longest_shared_run,
+    near_duplicates,
+    shared_runs,
+    words_of,
+)
+
+WORD = st.sampled_from("abcd")
 
 
 def split(*texts):
@@ -47,3 +56,34 @@ def test_the_matrix_product_finds_what_a_loop_over_sets_finds(words, others, sha
         return any(own & s and len(own & s) >= share * len(own | s) for s in sets)
 
     assert near_duplicates(words, others, min_jaccard=share).tolist() == [is_near(text) for text in words]
+
+
+def contains(words, run):
+    return any(words[i : i + len(run)] == run for i in range(len(words) - len(run) + 1))
+
+
+@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, max_size=12), max_size=3))
+def test_the_longest_shared_run_equals_that_of_a_brute_force_search(words, others):
+    runs = [words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
+    shared = [len(run) for run in runs if any(contains(other, run) for other in others)]
+    assert longest_shared_run(words, others) == max(shared, default=0)
+
+
+@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, max_size=12), max_size=3), st.integers(1, 5))
+def test_there_are_shared_runs_of_every_size_up_to_the_longest_and_each_stands_in_both(words, others, size):
+    found = shared_runs(words, others, size)
+    assert bool(found) == (longest_shared_run(words, others) >= size)
+    for run in found:
+        assert contains(words, run.split())
+        assert any(contains(other, run.split()) for other in others)
+
+
+@given(st.lists(WORD, max_size=12))
+def test_the_share_of_distinct_trigrams_equals_that_of_a_loop(words):
+    seen = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
+    expected = sum(trigram not in seen[:i] for i, trigram in enumerate(seen)) / len(seen) if seen else 1.0
+    assert distinct_trigrams(words) == expected
+
+
+def test_text_written_without_spaces_is_counted_by_character():
+    assert len(words_of("我喜欢读书 and tea")) == 7

@@ -1,0 +1,83 @@
+"""An edited sample, proved anew: encoded alone from the text as edited, and held against every gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from facviz.config import CoverageConfig, SynthesisConfig
+from facviz.errors import InputError
+from facviz.pipeline.sae import open_sae
+from facviz.pipeline.session import Session
+from facviz.pipeline.synthesis import _briefs, _corpus_texts
+from facviz.prompts import load_task
+from facviz.store.reader import Reader
+from facviz.synthesis.gates import TextGates
+from facviz.synthesis.pairs import pair_messages
+from facviz.synthesis.plan import FeatureBrief
+
+
+def verify_edit(session: Session, candidate_id: str, text: str) -> dict[str, Any]:
+    """What the model and the gates say of a candidate's text as somebody changed it; nothing is written.
+
+    Keys: `act`, `act_threshold`, `accepted`, `reject_reason`, `gates`, `peak_token`.
+
+    Raises:
+        InputError: there is no such candidate, or the run it came from is gone.
+    """
+    with session.workspace.reader() as reader:
+        row = _candidate(reader, candidate_id)
+        measured = _coverage_run(reader, row)
+        coverage = _coverage_config(measured)
+        [brief] = _briefs(reader, measured["sae_id"], measured["task"], coverage, [row], SynthesisConfig())
+        shown = _shown(reader, row, brief)
+        texts = _corpus_texts(reader, (coverage.anchor, coverage.seed)) + _other_samples(reader, row)
+    gates, reason = TextGates(texts).check(text, shown)
+    encoder = session.encoder(open_sae(session, measured["sae_id"]), load_task(measured["task"]).roles)
+    alone = encoder.encode_alone(brief.document(text))
+    act, peak = float(alone.max_acts[0, brief.feature_id]), int(alone.peaks[0, brief.feature_id]) - 1
+    if reason is None and not (act > brief.bar and act > 0):
+        reason = "target does not fire alone"
+    return {
+        "act": act,
+        "act_threshold": brief.act_threshold,
+        "accepted": reason is None,
+        "reject_reason": reason,
+        "gates": gates | {"verified_act": act},
+        "peak_token": peak,
+    }
+
+
+def _candidate(reader: Reader, candidate_id: str) -> dict[str, Any]:
+    for row in reader.rows("candidate", candidate_id=candidate_id):
+        return row
+    raise InputError(f"There is no candidate {candidate_id!r} in this workspace; choose one of the Samples page.")
+
+
+def _coverage_run(reader: Reader, row: Mapping[str, Any]) -> dict[str, Any]:
+    for run in reader.rows("coverage"):
+        if run["coverage_id"] == row["coverage_id"]:
+            return run
+    raise InputError(f"The coverage run {row['coverage_id']} of this candidate is gone; run `facviz coverage` again.")
+
+
+def _coverage_config(measured: Mapping[str, Any]) -> CoverageConfig:
+    return CoverageConfig(
+        anchor=measured["anchor"],
+        seed=measured["seed"],
+        kind=measured["threshold_kind"],
+        threshold=measured["act_threshold"],
+        level=measured["level"],
+    )
+
+
+def _shown(reader: Reader, row: Mapping[str, Any], brief: FeatureBrief) -> list[str]:
+    """Texts that the generator saw: the evidence, and the pair where one formed."""
+    _, shown = pair_messages(brief)
+    pairs = reader.rows("pair_texts", synth_id=row["synth_id"], feature_id=row["feature_id"])
+    return shown + [pair[side] for pair in pairs for side in ("strong_text", "weak_text") if pair[side]]
+
+
+def _other_samples(reader: Reader, row: Mapping[str, Any]) -> list[str]:
+    own = row["candidate_id"]
+    return [s["text"] for s in reader.rows("samples") if s["synth_id"] == row["synth_id"] and s["candidate_id"] != own]
