@@ -135,21 +135,19 @@ _GATES: dict[str, tuple[str, Callable[[Any, Row], str]]] = {
 """Key in a candidate's gates → its name, and what it measured in words."""
 
 
-def provenance(queries: Queries, sample: Sample, task: str) -> list[tuple[str, str]]:
+def provenance(sample: Sample, task: str) -> list[tuple[str, str]]:
     """Why and how a text was written, fact by fact."""
     row, gates = sample.row, gates_of(sample.row)
     strategy = STRATEGIES.get(str(row["strategy"]))
     facts = [
-        ("Feature", f"{sample.feature_id}: {sample.explanation}"),
+        ("For", f"feature {sample.feature_id}, missing from the seed set"),
+        ("Told", sample.explanation),
         ("Task", task.replace("_", " ")),
         ("Strategy", f"{strategy.label if strategy else row['strategy']}, {STEPS.get(row['step'], row['step'])}"),
         ("Written by", str(row["generator"])),
         ("Prompt", str(row["prompt"])),
         ("Place", f"batch {row['round']}, slot {row['slot']}, seed {row['rng_seed']}"),
     ]
-    pair = next(iter(queries.rows("pair_texts", synth_id=sample.synth_id, feature_id=sample.feature_id)), None)
-    if pair is not None:
-        facts.append(("Pair", PAIR_STATES.get(pair["state"], str(pair["state"]))))
     facts += [
         (label, _plain(gates[key], row)) for key, label in _ORIGIN.items() if gates.get(key) not in (None, {}, [])
     ]

@@ -18,7 +18,7 @@ PAGE_SIZE = 6
 UNREACHED: tuple[CellState, ...] = ("exhausted", "refused", "budget")
 NEAR, FAR = 0.8, 0.3
 """Best activation over δ from which on a feature counts as nearly reached, and below which as hardly touched."""
-_NO_ACTIVATION = ("copied", "masked", "duplicate", "repetitive", "length", "judge", "off task", "fluency", "overlap")
+BESIDES = ("copied", "masked", "duplicate", "repetitive", "length", "judge", "off task", "fluency", "overlap")
 """Reasons for which a text that may well fire is turned down."""
 
 
@@ -58,8 +58,8 @@ def remaining_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> lis
                 tallies[row["feature_id"]][row["reason"]] += row["n"]
     best = samples_of(queries, run, queries.rows("best_candidates", coverage_id=coverage_id, ids=list(ids)))
     by_feature = {sample.feature_id: sample for sample in best}
-    for sample in best:
-        strategies[sample.feature_id].add(str(sample.row["strategy"]))
+    for one in best:
+        strategies[one.feature_id].add(str(one.row["strategy"]))
     found = []
     for f in ids:
         sample, state = by_feature.get(f), cells[f].state
@@ -70,14 +70,25 @@ def remaining_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> lis
                 explanation=cells[f].label,
                 state=state,
                 n_candidates=count_of(tallies[f].total() + people[f], "candidate"),
-                best=share_words(sample.row["act"], sample.row["act_threshold"]) if sample else "no text",
+                best=_best(sample),
                 share=share,
                 reasons=_reasons(tallies[f], people[f]),
-                advice=advice(state, share, tallies[f], strategies[f], by_people=people[f]),
+                advice=advice(state, share, tallies[f], strategies[f], nearest=_reason(sample), by_people=people[f]),
                 sample=sample,
             )
         )
     return found
+
+
+def _best(sample: Sample | None) -> str:
+    if sample is None:
+        return "no text"
+    share = share_words(sample.row["act"], sample.row["act_threshold"])
+    return f"{share}, {REASONS.get(_reason(sample), _reason(sample)).lower()}" if _reason(sample) else share
+
+
+def _reason(sample: Sample | None) -> str:
+    return str(sample.row["reject_reason"] or "") if sample else ""
 
 
 def _share(sample: Sample | None) -> float | None:
@@ -93,9 +104,15 @@ def _reasons(tally: Mapping[str, int], by_people: int) -> str:
 
 
 def advice(
-    state: str, share: float | None, tally: Mapping[str, int], strategies: set[str], *, by_people: int = 0
+    state: str,
+    share: float | None,
+    tally: Mapping[str, int],
+    strategies: set[str],
+    *,
+    nearest: str = "",
+    by_people: int = 0,
 ) -> str:
-    """What to try next, in one sentence, by what stopped the feature."""
+    """What to try next, in one sentence, by what stopped the feature; `nearest` is why its best text did not count."""
     total = sum(tally.values()) or 1
     is_steered = any("steered" in name for name in strategies)
     if by_people:
@@ -104,8 +121,8 @@ def advice(
         return "The budget ended: raise it and write again; what was written is kept."
     if state == "refused" or tally.get("refused", 0) + tally.get("withheld", 0) > 0.5 * total:
         return "The writer refused: let the local model write, or check what the explanation asks for."
-    if sum(n for reason, n in tally.items() if reason in _NO_ACTIVATION) > 0.5 * total:
-        return "Most texts copy or repeat: another pass that varies persona, register and topic."
+    if nearest in BESIDES or sum(n for reason, n in tally.items() if reason in BESIDES) > 0.5 * total:
+        return "What fires is turned down for other reasons: edit the nearest text, or vary more in another pass."
     if share is not None and share >= NEAR:
         return "Nearly there: more candidates, or another pass, should reach it."
     if not is_steered:

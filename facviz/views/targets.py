@@ -25,13 +25,14 @@ STATES: Mapping[CellState, str] = {
     "filled": "filled",
 }
 """State of a feature → as the list calls it."""
+ALL = "all"
 ORDERS = {"relevance": "Most relevant", "gain": "In most anchor texts"}
 NO_THEME = "no theme"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which missing features the list shows; "" leaves a part open."""
+    """Which missing features the list shows; "" leaves a part open, of the states all that are not filled."""
 
     search: str = ""
     theme: str = ""
@@ -76,7 +77,8 @@ def find_targets(queries: Queries, closed: Closing, wanted: Wanted) -> Targets:
     def fits(feature_id: int, label: str, state: str) -> bool:
         theme = theme_of.get(feature_id, NO_THEME)
         text = f"{feature_id} {label} {theme}".lower()
-        return wanted.theme in ("", theme) and wanted.state in ("", state) and all(word in text for word in words)
+        is_asked = wanted.state in (ALL, state) or (not wanted.state and state != "filled")
+        return is_asked and wanted.theme in ("", theme) and all(word in text for word in words)
 
     ids = [c.feature_id for c in cells if fits(c.feature_id, c.label, c.state)]
     if wanted.order == "gain":

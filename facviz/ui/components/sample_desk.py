@@ -83,7 +83,7 @@ def show_desk(desk: Desk) -> None:
         st.markdown("**What the gates measured**")
         st.html(gates_html(gate_list(sample.row)))
         st.markdown("**Why and how it was written**")
-        st.html(facts_html(provenance(here.database, sample, desk.run["task"])))
+        st.html(facts_html(provenance(sample, desk.run["task"])))
     if heat:
         texts = [sample.text, *(side.text for side in pair.sides)] if pair else [sample.text]
         wait_for([encoding(here, desk.run, sample, text) for text in texts if text.strip()])
@@ -135,14 +135,13 @@ def _text(desk: Desk, *, heat: bool) -> None:
     look = "fv-filled" if sample.is_accepted and sample.review != "rejected" else "fv-quiet"
     st.html(f'<div class="fv-explanation" dir="auto">{escape(visible(sample.explanation))}</div>')
     st.html(text_html(desk.here, desk.run, sample, sample.text, heat=heat))
-    st.html(
-        f'<div class="fv-quiet" dir="auto">{escape(sample.measure)} · <b class="{look}">{escape(sample.verdict)}</b></div>'
-    )
+    facts = f'{escape(sample.measure)} · <b class="{look}">{escape(sample.verdict)}</b>'
+    st.html(f'<div class="fv-quiet" dir="auto">{facts}</div>')
     if sample.written_text:
         with st.expander("What was changed", key="fv_sample_diff"):
             st.html(word_diff_html(sample.written_text, sample.text))
     tried = failed_edit(desk.here.database, sample.candidate_id)
-    if tried is not None and not desk.doing():
+    if tried is not None:
         st.caption(f":material/block: The last edit did not verify ({plain_markdown(tried.words)}); this text stays.")
 
 
@@ -239,10 +238,13 @@ def _reasons(desk: Desk) -> None:
 
 
 def _pair(desk: Desk, pair: Pair | None, *, heat: bool) -> None:
-    if pair is None or not pair.sides:
+    if pair is None:
         return
     margin = f" · margin {pair.margin}" if pair.margin else ""
     st.markdown(f"**Strong and weak of the pair**{plain_markdown(margin)}")
+    st.caption(pair.words)
+    if not pair.sides:
+        return
     for column, side in zip(st.columns(2), pair.sides):
         body = text_html(desk.here, desk.run, desk.sample, side.text, heat=heat)
         column.html(f'<div class="fv-side"><div class="fv-quiet">{side.name} · {escape(side.share)}</div>{body}</div>')
@@ -273,19 +275,19 @@ def _verify(desk: Desk) -> None:
         return
     edit = edit_of(desk.sample, desk.run, text)
     future = resources.verified_edit(desk.here.database, desk.here.reviewer, edit)
-    st.session_state[_VERIFYING] = (desk.sample.candidate_id, future)
+    st.session_state[_VERIFYING] = (desk.sample.candidate_id, future, text)
 
 
 def _is_verifying(desk: Desk) -> bool:
     """Whether an edit of this candidate is being read; once it was, the page is drawn anew with what came of it."""
-    candidate_id, future = st.session_state.get(_VERIFYING, ("", None))
-    if candidate_id != desk.sample.candidate_id or future is None:
+    pending: tuple[str, Future[dict[str, Any]], str] | None = st.session_state.get(_VERIFYING)
+    if pending is None or pending[0] != desk.sample.candidate_id:
         return False
-    pending: Future[dict[str, Any]] = future
     try:
-        found = ready("The language model reads your text; the verdict appears by itself.", pending)
+        found = ready("The language model reads your text; the verdict appears by itself.", pending[1])
     except FacvizError as error:
         st.session_state.pop(_VERIFYING)
+        st.session_state[desk.text_key] = pending[2]
         st.error(str(error), icon=":material/sync_problem:")
         return False
     if found is None:
@@ -297,6 +299,7 @@ def _is_verifying(desk: Desk) -> bool:
     else:
         _start_edit(desk)  # what was typed is kept in the log, and stands in the field again
     st.rerun()
+    return False
 
 
 def _record(desk: Desk, kind: str, payload: Mapping[str, Any] | None = None) -> None:

@@ -200,8 +200,11 @@ def show_cells(here: Here, closed: Closing) -> None:
     )
 
 
-def show_writing(here: Here, closed: Closing) -> None:
-    """Which features, and how, at what cost; refuses where filling would prove nothing."""
+def show_writing(here: Here, closed: Closing, *, is_running: bool) -> None:
+    """Which features, and how, at what cost; refuses where filling would prove nothing, or while one is at work."""
+    if is_running:
+        st.caption("A synthesis is running; the next can be started when it has ended.")
+        return
     if why := refusal(closed.run):
         with st.container(border=True, key="fv_synthesis_refused"):
             st.text(why)

@@ -13,6 +13,7 @@ from facviz.ui.frame import Here
 from facviz.views.format import UNKNOWN, count, count_of, visible
 from facviz.views.synthesis import Closing
 from facviz.views.targets import (
+    ALL,
     MAX_CHOSEN,
     ORDERS,
     PAGE_SIZE,
@@ -38,7 +39,7 @@ def asked_targets() -> Wanted:
     return Wanted(
         search=state.query_text("find"),
         theme=state.query_text("theme"),
-        state=shown if shown in STATES else "",
+        state=shown if shown in (ALL, *STATES) else "",
         order=order if order in ORDERS else "relevance",
     )
 
@@ -72,12 +73,12 @@ def choose(here: Here, closed: Closing) -> list[int]:
 
 
 def _filters(wanted: Wanted, found: Targets) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
         st.text_input(
             "Search",
-            placeholder="Words or a feature’s number",
+            placeholder="Words or id",
             label_visibility="collapsed",
-            width=220,
+            width=150,
             icon=":material/search:",
             **follow("fv_synthesis_find", "find", wanted.search, resets=_PAGE),
         )
@@ -88,16 +89,16 @@ def _filters(wanted: Wanted, found: Targets) -> None:
                 themes,
                 format_func=lambda t: f"{t} ({count(found.themes[t])})" if t else "All themes",
                 label_visibility="collapsed",
-                width=180,
+                width=150,
                 **follow("fv_synthesis_theme", "theme", wanted.theme if wanted.theme in themes else "", resets=_PAGE),
             )
-        states = ["", *found.states]
+        states = ["", ALL, *found.states]
         st.selectbox(
             "State",
             states,
-            format_func=lambda s: f"{STATES[s]} ({count(found.states[s])})" if s else "Any state",  # type: ignore[index]
+            format_func=lambda s: _state_words(s, found),
             label_visibility="collapsed",
-            width=160,
+            width=140,
             **follow("fv_synthesis_state", "state", wanted.state if wanted.state in states else "", resets=_PAGE),
         )
         st.selectbox(
@@ -105,10 +106,17 @@ def _filters(wanted: Wanted, found: Targets) -> None:
             list(ORDERS),
             format_func=ORDERS.__getitem__,
             label_visibility="collapsed",
-            width=180,
+            width=150,
             help=_GAIN_HELP,
             **follow("fv_synthesis_order", "order", wanted.order, default="relevance", resets=_PAGE),
         )
+
+
+def _state_words(name: str, found: Targets) -> str:
+    total = sum(found.states.values())
+    n = total - found.states.get("filled", 0) if not name else total if name == ALL else found.states[name]
+    words = {"": "Not filled", ALL: "Any state"} | {str(s): w.capitalize() for s, w in STATES.items()}
+    return f"{words[name]} ({count(n)})"
 
 
 def _bulk(wanted: Wanted, found: Targets, chosen: Sequence[int]) -> None:
@@ -139,11 +147,10 @@ def _row(target: Target, chosen: Sequence[int], found: Targets) -> None:
             key=key,
             on_change=_pick,
             args=(target.feature_id, chosen, found),
-            help=f"Feature {target.feature_id}",
         )
     state_words = f'<b class="fv-{target.state}">{STATES[target.state]}</b>'
     facts = [escape(visible(target.theme))] * bool(target.theme)
-    facts += [f"in {target.n_docs} texts", f"relevance {target.relevance}"]
+    facts += [f"in {target.n_docs} texts", f"relevance {target.relevance}", f"feature {target.feature_id}"]
     facts += [f"best {target.best}"] * (target.best != UNKNOWN)
     right.html(f'<div class="fv-quiet">{state_words} · {" · ".join(facts)}</div>')
 

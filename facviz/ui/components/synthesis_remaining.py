@@ -9,8 +9,9 @@ import streamlit as st
 
 from facviz.ui import state
 from facviz.ui.components.address import feature_address, plain_markdown
+from facviz.ui.components.sample_text import text_html
 from facviz.ui.frame import Here
-from facviz.views.format import count, short, visible
+from facviz.views.format import count, visible
 from facviz.views.remaining import (
     PAGE_SIZE,
     Remaining,
@@ -19,7 +20,7 @@ from facviz.views.remaining import (
     share_bar_html,
     unreached,
 )
-from facviz.views.synthesis import Closing
+from facviz.views.synthesis import Closing, Run
 from facviz.views.targets import MAX_CHOSEN
 
 
@@ -40,24 +41,21 @@ def show_remaining(here: Here, closed: Closing) -> None:
     n_pages = -(-len(ids) // PAGE_SIZE)
     page = min(state.query_int("left_page") or 1, n_pages)
     for row in remaining_rows(here.database, closed, ids[PAGE_SIZE * (page - 1) : PAGE_SIZE * page]):
-        _row(here, row)
+        _row(here, closed.run, row)
     if n_pages > 1:
         key = f"fv_synthesis_left_page_{page}_{n_pages}"
         st.pagination(n_pages, default=page, key=key, on_change=_turn_to, args=(key,))
 
 
-def _row(here: Here, row: Remaining) -> None:
+def _row(here: Here, run: Run, row: Remaining) -> None:
     with st.container(border=True, key=f"fv_synthesis_left_{row.feature_id}"):
         left, right = st.columns([5, 3])
-        head = f'<b dir="auto">{escape(visible(row.explanation))}</b> <span class="fv-{row.state}">{row.state}</span>'
-        text = escape(visible(short(row.sample.text, 240))) if row.sample else ""
-        blurred = ' class="fv-warn"' if here.blurred else ""
-        nearest = f'<div{blurred}><div class="fv-row"><div class="fv-span" dir="auto">{text}</div></div></div>'
-        left.html(head + (nearest if text else ""))
-        facts = f'<div class="fv-quiet">{escape(row.n_candidates)} · {escape(visible(row.reasons))}</div>'
-        right.html(f"{share_bar_html(row)}{facts}")
-        right.markdown(f":material/lightbulb: {plain_markdown(row.advice)}")
-        with right.container(horizontal=True, gap="small"):
+        head = f'<b dir="auto">{escape(visible(row.explanation))}</b> <span class="fv-quiet">{row.state}</span>'
+        nearest = ""
+        if row.sample is not None:
+            nearest = text_html(here, run, row.sample, row.sample.text, heat=False)
+        left.html(head + nearest)
+        with left.container(horizontal=True, vertical_alignment="center", gap="small"):
             _again("Try again", [row.feature_id], f"fv_synthesis_retry_{row.feature_id}")
             st.page_link(
                 "pages/feature.py",
@@ -65,6 +63,9 @@ def _row(here: Here, row: Remaining) -> None:
                 icon=":material/arrow_forward:",
                 query_params=feature_address(row.feature_id, {"sae": state.query_text("sae")}),
             )
+        facts = f'<div class="fv-quiet">{escape(row.n_candidates)} · {escape(visible(row.reasons))}</div>'
+        right.html(f"{share_bar_html(row)}{facts}")
+        right.markdown(f":material/lightbulb: {plain_markdown(row.advice)}")
 
 
 def _again(label: str, ids: Sequence[int], key: str) -> None:
