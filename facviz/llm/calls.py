@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from typing import Any, Self
 
-from facviz.errors import BudgetError, LLMError
+from facviz.errors import BudgetError, LLMError, SpendLimitError
 from facviz.llm.adapter import Adapter, Answer, Failure, FailureKind, Usage
 from facviz.llm.cache import ReplyStore, request_hash
 from facviz.llm.estimate import DEFAULT_SECONDS, Estimate, approximate_tokens, expected_usd, worst_usd
@@ -254,7 +254,7 @@ class _Run:
             if result.kind is FailureKind.REJECTED:
                 return self._reject(result)
             if result.kind is FailureKind.FATAL or (result.kind is FailureKind.UNREACHABLE and not self._n_answered):
-                raise LLMError(result.sentence)
+                raise SpendLimitError(result.sentence) if result.is_spend_limit else LLMError(result.sentence)
             sentence = result.sentence
             if self._stopped.wait(self._wait_seconds(attempt, result)):
                 return None

@@ -21,6 +21,8 @@ class FeatureBrief:
     words: tuple[str, ...]
     spans: tuple[Span, ...]
     task: TaskGuideline
+    n_anchor_docs: int = 0
+    """Anchor documents that activate the feature."""
 
     @property
     def bar(self) -> float:
@@ -38,7 +40,7 @@ class BatchPlace:
 
     synth_id: str
     feature_id: int
-    step: str  # "pairs" | "guided"
+    step: str  # "pairs", "guided", "one-step", "tune"
     round: int
     strategy: str = "paper"
 
@@ -46,9 +48,10 @@ class BatchPlace:
         """Stable id of one candidate of the batch."""
         return _digest(self.synth_id, self.feature_id, self.strategy, self.step, self.round, slot)[:16]
 
-    def rng_seed(self, base: int) -> int:
-        """Seed of the batch's sampling, 0 … 2³¹−1."""
-        return int(_digest(base, self.synth_id, self.feature_id, self.step, self.round)[:8], 16) & 0x7FFFFFFF
+    def rng_seed(self, base: int, part: int = 0) -> int:
+        """Seed of the batch's sampling, 0 … 2³¹−1; every request but its first names its number as `part`."""
+        parts = [base, self.synth_id, self.feature_id, self.step, self.round, *([part] if part else [])]
+        return int(_digest(*parts)[:8], 16) & 0x7FFFFFFF
 
 
 def _digest(*parts: object) -> str:

@@ -150,7 +150,7 @@ def test_an_accepted_sample_stands_in_no_corpus_and_only_once(workspace, synthes
 def test_a_killed_synthesis_asks_only_for_what_is_left(workspace, synthesize, fake, monkeypatch):
     class Killed(FakeLLM):
         def complete(self, requests):
-            if len(self.requests) == 7:
+            if len(self.requests) == 8:  # two waves of four features
                 raise KeyboardInterrupt
             return super().complete(requests)
 
@@ -160,7 +160,7 @@ def test_a_killed_synthesis_asks_only_for_what_is_left(workspace, synthesize, fa
         synthesize()
     monkeypatch.setattr("facviz.llm.local.LocalChat", lambda backbone: fake)
     told = synthesize()
-    assert len(fake.requests) == 2 * 12 - 7
+    assert len(fake.requests) == 2 * 12 - 8
     assert not {r.rng_seed for r in killed.requests} & {r.rng_seed for r in fake.requests}
     with workspace.reader() as reader:
         ids = [c["candidate_id"] for c in reader.rows("candidates", synth_id=told["synth_id"])]

@@ -9,10 +9,11 @@ import pytest
 from facviz.config import SynthesisConfig
 from facviz.prompts import render
 from facviz.records import LLMReply, Outcome, PairState
-from facviz.synthesis.engine import FeatureState, clean_reply, restore_candidate
 from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE
 from facviz.synthesis.pairs import request_text
 from facviz.synthesis.plan import BatchPlace
+from facviz.synthesis.replies import clean_reply
+from facviz.synthesis.results import FeatureState, restore_candidate
 from facviz.testing.fakes import FakeLLM
 
 FEATURE = 12
