@@ -9,7 +9,7 @@ from facviz.config import CoverageConfig, SynthesisConfig
 from facviz.errors import InputError
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import Session
-from facviz.pipeline.synthesis import _briefs, _corpus_texts
+from facviz.pipeline.synthesis_inputs import corpus_texts, read_briefs
 from facviz.prompts import load_task
 from facviz.store.reader import Reader
 from facviz.synthesis.gates import TextGates
@@ -29,9 +29,9 @@ def verify_edit(session: Session, candidate_id: str, text: str) -> dict[str, Any
         row = _candidate(reader, candidate_id)
         measured = _coverage_run(reader, row)
         coverage = _coverage_config(measured)
-        [brief] = _briefs(reader, measured["sae_id"], measured["task"], coverage, [row], SynthesisConfig())
+        [brief] = read_briefs(reader, measured, coverage, SynthesisConfig(features=(row["feature_id"],)))
         shown = _shown(reader, row, brief)
-        texts = _corpus_texts(reader, (coverage.anchor, coverage.seed)) + _other_samples(reader, row)
+        texts = corpus_texts(reader, (coverage.anchor, coverage.seed)) + _other_samples(reader, row)
     gates, reason = TextGates(texts).check(text, shown)
     encoder = session.encoder(open_sae(session, measured["sae_id"]), load_task(measured["task"]).roles)
     alone = encoder.encode_alone(brief.document(text))

@@ -28,7 +28,7 @@ STEPS = {
     "tune": "to find the strength of the push",
     "steered": "under the push",
 }
-_NOT_GATES = ("axes", "strength", "kl", "layer", "evidence", "credited", "outcome", "ranked_act", "verified")
+_NOT_GATES = ("axes", "strength", "kl", "layer", "evidence", "credited", "outcome", "ranked_act", "verified", "prompt")
 """What stands among the gates and tells where a text comes from instead."""
 _FAILS = {
     "length": "n_words",
@@ -100,7 +100,9 @@ def _plain(value: Any, row: Row) -> str:
     if isinstance(value, int | float):
         return number(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{str(k).replace('_', ' ')} {_plain(v, {})}" for k, v in list(value.items())[:6])
+        return ", ".join(
+            f"{str(k).replace('_', ' ')} {_plain(v, {})}" for k, v in list(value.items())[:6] if v not in ("", None)
+        )
     if isinstance(value, list | tuple):
         return ", ".join(_plain(v, {}) for v in value[:6])
     return short(str(value), 160)

@@ -138,6 +138,13 @@ def _flag(name: str, value: Any) -> tuple[str, ...]:
     return f"--{flag}", repr(value) if isinstance(value, float) else str(value)
 
 
+def measure_of(run: Run) -> dict[str, Any]:
+    """Fields of `CoverageConfig` by which a stored run was measured."""
+    named = {name: run[name] for name in ("anchor", "seed", "level")}
+    how = {"kind": run["threshold_kind"], "threshold": run["act_threshold"]}
+    return {**named, **how, **run["details"].get("config", {})}
+
+
 def projection(n_features: int, plan: Plan, seconds_per_candidate: float | None) -> str:
     """What starting takes at most, in one line."""
     most = n_features * plan.most_candidates
@@ -192,6 +199,11 @@ class Writing:
     def budget_usd(self) -> float | None:
         """The most it may cost."""
         return self.plan.budget_usd
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of `SynthesisConfig` that differ from its defaults."""
+        return {**self.plan.settings, "features": self.features}
 
     @property
     def title(self) -> str:

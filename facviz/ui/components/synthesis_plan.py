@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
+from facviz.config import BackboneConfig, CoverageConfig, SynthesisConfig, from_mapping
 from facviz.errors import InputError
 from facviz.jobs import list_jobs
 from facviz.llm.providers import set_up
+from facviz.store.workspace import open_workspace
 from facviz.ui import state
-from facviz.ui.components import jobs
 from facviz.ui.components.address import follow, plain_markdown
+from facviz.ui.components.explain_forms import cost_and_start
 from facviz.ui.frame import Here
 from facviz.views.format import count
 from facviz.views.plan import (
@@ -25,6 +28,7 @@ from facviz.views.plan import (
     Plan,
     Run,
     Writing,
+    measure_of,
     pace_of,
     planned_arguments,
     projection,
@@ -48,13 +52,26 @@ def plan_form(here: Here, run: Run, chosen: Sequence[int]) -> None:
             return
         st.caption(projection(len(chosen), plan, pace_of(list_jobs(here.root))))
         wish = Writing(run["coverage_id"], run["seed"], tuple(chosen), plan, tuple(arguments))
-        _start(here, wish)
+        _start(here, run, wish)
 
 
-def _start(here: Here, wish: Writing) -> None:
+def _start(here: Here, run: Run, wish: Writing) -> None:
     label = f"Write texts for {count(len(wish.features))}"
-    if st.button(label, key="fv_synthesis_start", type="primary", icon=":material/edit_note:", width="stretch"):
-        jobs.start(here.root, title=wish.title, page="synthesis", arguments=wish.arguments)
+    cost_and_start(
+        here, wish, "synthesis", dry_run=lambda: _dry_run(here, run, wish), prefix="fv_synthesis", label=label
+    )
+
+
+def _dry_run(here: Here, run: Run, wish: Writing) -> dict[str, Any]:
+    """What the job would ask and cost, found in this process: it reads, counts and sends nothing."""
+    from facviz.pipeline import synthesis
+    from facviz.pipeline.session import Session
+    from facviz.protocols import NoProgress
+
+    session = Session(open_workspace(here.root), BackboneConfig(), NoProgress())
+    coverage = from_mapping(CoverageConfig, measure_of(run), where="the coverage run")
+    config = from_mapping(SynthesisConfig, wish.settings, where="the form")
+    return synthesis.estimate(session, run, coverage, config)
 
 
 def _strategy(plan: Plan) -> Plan:

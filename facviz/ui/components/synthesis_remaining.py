@@ -11,7 +11,7 @@ from facviz.ui import state
 from facviz.ui.components.address import feature_address, plain_markdown
 from facviz.ui.components.sample_text import text_html
 from facviz.ui.frame import Here
-from facviz.views.format import count, visible
+from facviz.views.format import count_of, visible
 from facviz.views.remaining import (
     PAGE_SIZE,
     Remaining,
@@ -29,9 +29,8 @@ def show_remaining(here: Here, closed: Closing) -> None:
     ids = unreached(closed)
     if not ids:
         left = sum(cell.state in ("missing", "waiting") for cell in closed.cells)
-        words = (
-            f"Nothing was tried in vain. {count(left)} missing features are untried." if left else "Nothing is left."
-        )
+        words = "No feature was tried in vain."
+        words += f" {count_of(left, 'missing feature')} nobody tried yet." if left else ""
         st.caption(words)
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
