@@ -123,7 +123,7 @@ def lines_html(lines: Iterable[Line]) -> str:
 
 
 def _best(line: Line) -> str:
-    return UNKNOWN if line.share is None else near_bar_html(line.share, line.best)
+    return UNKNOWN if line.share is None else near_bar_html(line.share, line.best, is_verified=line.n_accepted > 0)
 
 
 def spent_words(calls: Iterable[Mapping[str, Any]], since: float, share_done: float) -> str:

@@ -139,10 +139,10 @@ def share_bar_html(row: Remaining) -> str:
     return near_bar_html(row.share, row.best)
 
 
-def near_bar_html(share: float, words: str) -> str:
+def near_bar_html(share: float, words: str, *, is_verified: bool = False) -> str:
     """An activation over δ as a bar; the mark is δ, and the bar ends at 1.5 × δ."""
     width = 100 * min(max(share, 0.0), 1.5) / 1.5
-    look = "fv-near-over" if share > 1 else "fv-near"
+    look = "fv-near-over" if is_verified else "fv-near"
     bar = f'<div class="fv-track"><div class="{look}" style="width:{width:.1f}%"></div><i></i></div>'
     return f'<div class="fv-bar-row" title="best activation, mark at δ">{bar}<span>{escape(words)}</span></div>'
 

@@ -64,8 +64,8 @@ def test_the_advice_follows_from_what_stopped_the_feature(state, share, tally, s
 def test_bars_end_at_one_and_a_half_thresholds_and_escape_their_words(database, closed):
     assert "width:100.0%" in near_bar_html(9.0, "x")
     assert "width:33.3%" in near_bar_html(0.5, "x")
-    assert "fv-near-over" in near_bar_html(1.01, "x")
-    assert "fv-near-over" not in near_bar_html(1.0, "x")
+    assert "fv-near-over" in near_bar_html(1.2, "x", is_verified=True)
+    assert "fv-near-over" not in near_bar_html(1.2, "x")  # green means filled, and this text did not count
     assert "&lt;b&gt;" in near_bar_html(0.5, "<b>")
     [row] = remaining_rows(database, closed, unreached(closed))
     assert "silent" in share_bar_html(dataclasses.replace(row, share=None, best="silent"))

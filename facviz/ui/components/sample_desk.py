@@ -240,14 +240,17 @@ def _reasons(desk: Desk) -> None:
 def _pair(desk: Desk, pair: Pair | None, *, heat: bool) -> None:
     if pair is None:
         return
-    margin = f" · margin {pair.margin}" if pair.margin else ""
-    st.markdown(f"**Strong and weak of the pair**{plain_markdown(margin)}")
-    st.caption(pair.words)
+    margin = f" · margin {plain_markdown(pair.margin)}" if pair.margin else ""
+    st.markdown(f"**Strong and weak of the pair**{margin}")
     if not pair.sides:
+        st.caption(pair.words)
         return
-    for column, side in zip(st.columns(2), pair.sides):
-        body = text_html(desk.here, desk.run, desk.sample, side.text, heat=heat)
-        column.html(f'<div class="fv-side"><div class="fv-quiet">{side.name} · {escape(side.share)}</div>{body}</div>')
+    sides = "".join(
+        f'<div class="fv-side"><div class="fv-quiet">{side.name} · {escape(side.share)}</div>'
+        f"{text_html(desk.here, desk.run, desk.sample, side.text, heat=heat, has_pill=False)}</div>"
+        for side in pair.sides
+    )
+    st.html(f'<div class="fv-sides">{sides}</div>')
 
 
 def _start(desk: Desk, doing: str) -> None:

@@ -34,12 +34,15 @@ def sample_html(here: Here, run: Run, sample: Sample, *, heat: bool) -> str:
     return f'<b dir="auto">{escape(sample.explanation)}</b>{body}<div class="fv-quiet">{facts}</div>'
 
 
-def text_html(here: Here, run: Run, sample: Sample, text: str, *, heat: bool) -> str:
-    """A text that belongs to a sample: its own, or one of its pair; on its feature's scale."""
+def text_html(here: Here, run: Run, sample: Sample, text: str, *, heat: bool, has_pill: bool = True) -> str:
+    """A text that belongs to a sample: its own, or one of its pair; on its feature's scale.
+
+    Without the pill that names the peak it fits a narrow place.
+    """
     row = plain_span(text, sample.feature_max)
     if heat and text.strip():
         row = _heat_of(sample, row, encoding(here, run, sample, text))
-    return spans_html([row], mode=here.mode, context="window", warn=here.blurred)
+    return spans_html([row], mode=here.mode, context="window", warn=here.blurred, has_pills=has_pill)
 
 
 def encoding(here: Here, run: Run, sample: Sample, text: str) -> Future[Any]:

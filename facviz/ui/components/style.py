@@ -32,6 +32,8 @@ line-height:1.45}}
 .fv-track{{position:relative;width:96px;height:8px;border-radius:4px;background:{hairline};flex:none}}
 .fv-track>div{{height:8px;border-radius:4px}} .fv-near{{background:{missing}}} .fv-near-over{{background:{filled}}}
 .fv-track>i{{position:absolute;left:66.7%;top:-3px;height:14px;border-left:2px solid {ink}}}
+.fv-under{{padding-left:24px}} .fv-under>*{{white-space:nowrap}}
+.fv-sides{{display:grid;grid-template-columns:repeat(auto-fit,minmax(220px,1fr));gap:16px}}
 .fv-side{{border-left:2px solid {hairline};padding-left:12px}}
 """
 

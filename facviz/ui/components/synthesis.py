@@ -72,7 +72,7 @@ def choose_view(closed: Closing, *, is_running: bool) -> str:
     n_left = len(unreached(closed))
     words = {
         "write": f":material/edit_note: {VIEWS['write']}",
-        "read": f":material/rate_review: {VIEWS['read']} {count(closed.n_candidates)}",
+        "read": f":material/rate_review: {VIEWS['read']} {count(closed.n_accepted - closed.n_reviewed)}",
         "left": f":material/do_not_disturb_on: {VIEWS['left']} {count(n_left)}",
     }
     st.session_state["fv_synthesis_view"] = asked if asked in VIEWS else usual
@@ -167,13 +167,14 @@ def show_metrics(closed: Closing) -> None:
         (
             "Features filled",
             count(closed.n_filled),
-            f"of {count(closed.n_tried)} tried, {count(closed.n_missing)} missing",
-            "Missing features that a verified text nobody rejected was written for.",
+            f"of {count(closed.n_missing)} missing",
+            f"Missing features that a verified text nobody rejected was written for; {count(closed.n_tried)} were "
+            "tried.",
         ),
         (
             "Verified texts",
             count(closed.n_accepted),
-            f"of {count(closed.n_candidates)} candidates",
+            f"of {count(closed.n_candidates)} written",
             "Texts that make their feature fire above 1.05 δ when the model reads them alone, and that pass the gates.",
         ),
         (

@@ -78,7 +78,7 @@ def _filters(wanted: Wanted, found: Targets) -> None:
             "Search",
             placeholder="Words or id",
             label_visibility="collapsed",
-            width=150,
+            width=130,
             icon=":material/search:",
             **follow("fv_synthesis_find", "find", wanted.search, resets=_PAGE),
         )
@@ -89,7 +89,7 @@ def _filters(wanted: Wanted, found: Targets) -> None:
                 themes,
                 format_func=lambda t: f"{t} ({count(found.themes[t])})" if t else "All themes",
                 label_visibility="collapsed",
-                width=150,
+                width=145,
                 **follow("fv_synthesis_theme", "theme", wanted.theme if wanted.theme in themes else "", resets=_PAGE),
             )
         states = ["", ALL, *found.states]
@@ -106,7 +106,7 @@ def _filters(wanted: Wanted, found: Targets) -> None:
             list(ORDERS),
             format_func=ORDERS.__getitem__,
             label_visibility="collapsed",
-            width=150,
+            width=145,
             help=_GAIN_HELP,
             **follow("fv_synthesis_order", "order", wanted.order, default="relevance", resets=_PAGE),
         )
@@ -138,21 +138,20 @@ def _bulk(wanted: Wanted, found: Targets, chosen: Sequence[int]) -> None:
 
 
 def _row(target: Target, chosen: Sequence[int], found: Targets) -> None:
-    left, right = st.columns([5, 4], vertical_alignment="center")
-    with left:
-        key = f"fv_synthesis_pick_{target.feature_id}"
-        st.session_state[key] = target.feature_id in chosen
+    key = f"fv_synthesis_pick_{target.feature_id}"
+    st.session_state[key] = target.feature_id in chosen
+    with st.container(gap=None):
         st.checkbox(
             plain_markdown(target.explanation),
             key=key,
             on_change=_pick,
             args=(target.feature_id, chosen, found),
         )
-    state_words = f'<b class="fv-{target.state}">{STATES[target.state]}</b>'
-    facts = [escape(visible(target.theme))] * bool(target.theme)
-    facts += [f"in {target.n_docs} texts", f"relevance {target.relevance}", f"feature {target.feature_id}"]
-    facts += [f"best {target.best}"] * (target.best != UNKNOWN)
-    right.html(f'<div class="fv-quiet">{state_words} · {" · ".join(facts)}</div>')
+        facts = [f"{target.n_docs} texts", f"relevance {target.relevance}"]
+        facts = [escape(visible(target.theme))] * bool(target.theme) + facts
+        facts += [f"best {target.best}"] * (target.best != UNKNOWN) + [f"feature {target.feature_id}"]
+        parts = [f'<b class="fv-{target.state}">{STATES[target.state]}</b>', *(f"<span>{f}</span>" for f in facts)]
+        st.html(f'<div class="fv-quiet fv-under">{" · ".join(parts)}</div>')
 
 
 def _pick(feature_id: int, chosen: Sequence[int], found: Targets) -> None:

@@ -126,15 +126,15 @@ def _writer(plan: Plan) -> Plan:
 def _amounts(plan: Plan) -> Plan:
     left, right = st.columns(2)
     wanted = left.number_input(
-        "Verified texts each", 1, 50, plan.per_feature, key="fv_synthesis_per_feature", help="Per feature."
+        "Texts each", 1, 50, plan.per_feature, key="fv_synthesis_per_feature", help="Verified ones, per feature."
     )
     most = right.number_input(
-        "Candidates at most",
+        "Candidates",
         1,
         1000,
         plan.max_candidates,
         key="fv_synthesis_max_candidates",
-        help="Per feature and pass, before the feature counts as exhausted.",
+        help="At most, per feature and pass, before the feature counts as exhausted.",
     )
     plan = replace(plan, per_feature=int(wanted), max_candidates=int(most))
     if not plan.is_paid:

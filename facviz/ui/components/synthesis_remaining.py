@@ -56,6 +56,15 @@ def _row(here: Here, run: Run, row: Remaining) -> None:
         left.html(head + nearest)
         with left.container(horizontal=True, vertical_alignment="center", gap="small"):
             _again("Try again", [row.feature_id], f"fv_synthesis_retry_{row.feature_id}")
+            if row.sample is not None:
+                st.button(
+                    "Read and edit",
+                    key=f"fv_synthesis_nearest_{row.feature_id}",
+                    icon=":material/edit:",
+                    on_click=_read,
+                    args=(row.feature_id, row.sample.candidate_id),
+                    help="The nearest text, and all others of this feature.",
+                )
             st.page_link(
                 "pages/feature.py",
                 label=f"Feature {row.feature_id}",
@@ -73,6 +82,10 @@ def _again(label: str, ids: Sequence[int], key: str) -> None:
 
 def _choose(ids: Sequence[int]) -> None:
     state.set_query(view="write", features=",".join(map(str, ids)), state=None, theme=None, find=None)
+
+
+def _read(feature_id: int, candidate_id: str) -> None:
+    state.set_query(view="read", of=feature_id, candidate=candidate_id, show=None)
 
 
 def _turn_to(key: str) -> None:
