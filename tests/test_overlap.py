@@ -6,11 +6,14 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from facviz.overlap import (
+    ShingleIndex,
     distinct_trigrams,
     exact_duplicates,
     longest_shared_run,
     near_duplicates,
+    placed_words,
     shared_runs,
+    shingles,
     words_of,
 )
 
@@ -87,3 +90,21 @@ def test_the_share_of_distinct_trigrams_equals_that_of_a_loop(words):
 
 def test_text_written_without_spaces_is_counted_by_character():
     assert len(words_of("我喜欢读书 and tea")) == 7
+
+
+@given(st.lists(st.lists(WORD, min_size=1, max_size=10), min_size=1, max_size=6), st.lists(WORD, max_size=10))
+def test_the_nearest_text_is_that_of_a_loop_over_all(known, words):
+    index = ShingleIndex()
+    for other in known:
+        index.add(other)
+    own = shingles(words)
+    likeness = [len(own & shingles(other)) / len(own | shingles(other)) for other in known]
+    value, number = index.nearest(words)
+    assert len(index) == len(known)
+    assert value == max(likeness)
+    assert number == (likeness.index(value) if value else -1)
+
+
+def test_words_know_their_places():
+    text = "Größe, naïve!"
+    assert [(w.text, text[w.start : w.end]) for w in placed_words(text)] == [("größe", "Größe"), ("naïve", "naïve")]

@@ -14,10 +14,12 @@ from facviz.errors import CoverageError, InputError, SaturatedError
 from facviz.llm.calls import PaidLLM
 from facviz.llm.estimate import Estimate
 from facviz.llm.providers import AUTO, choose_provider
+from facviz.pipeline.gating import Corpora, Gates, build_gates
 from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.sae import open_sae
+from facviz.pipeline.sample_judging import SAMPLE_TEMPLATE, judge_model, label_gate
 from facviz.pipeline.session import CODE_VERSION, Session
-from facviz.pipeline.synthesis_inputs import corpus_texts, read_briefs, words_of_people
+from facviz.pipeline.synthesis_inputs import read_briefs, words_of_people
 from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
 from facviz.prompts import load_task, template_text
@@ -28,7 +30,8 @@ from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
 from facviz.synthesis.engine import Synthesizer
-from facviz.synthesis.gates import GATES_VERSION, TextGates
+from facviz.synthesis.gates import GATES_VERSION
+from facviz.synthesis.labelling import LabelGate
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.results import FeatureResult, Filler
 from facviz.synthesis.strategies import STRATEGIES
@@ -69,7 +72,7 @@ def estimate(
 
 
 def open_filler(
-    stage: _Stage, synth_id: str, client: LLMClient, encoder: Encoder, texts: Sequence[str], ledger: FileLedger
+    stage: _Stage, synth_id: str, client: LLMClient, encoder: Encoder, gates: Gates, ledger: FileLedger
 ) -> Filler:
     """What the strategy fills with: the accepted-N engine for every targeted one."""
     config = stage.config
@@ -77,10 +80,11 @@ def open_filler(
         synth_id,
         client,
         encoder,
-        TextGates(texts),
+        gates.text,
         ledger,
         config,
         STRATEGIES[config.strategy](config),
+        gates.after,
         is_sampling=not isinstance(client, PaidLLM) or client.adapter.is_sampling,
         is_small=config.provider == LOCAL,
     )
@@ -105,7 +109,8 @@ class _Stage:
         if config.strategy not in STRATEGIES:
             raise InputError(f"The strategy {config.strategy} is unknown here; choose {', '.join(STRATEGIES)}.")
         templates = STRATEGIES[config.strategy](config).templates
-        told = [GATES_VERSION, *map(template_text, (*templates, *([AXES_TEMPLATE] if config.axes else [])))]
+        templates += (*([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
+        told = [GATES_VERSION, *map(template_text, templates)]
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
         by_people = words_of_people(session, measured)
@@ -144,16 +149,21 @@ class _Stage:
 
     def run(self, scope: Scope, client: LLMClient) -> dict[str, Any]:
         """Every feature attempted, written as it ends, and coverage measured again."""
-        session, measured = self.session, self.measured
+        with judge_model(self.session, self.config, self.books) as judge:
+            return self._run(scope, client, label_gate(judge, client.name, self.config.rng_seed))
+
+    def _run(self, scope: Scope, client: LLMClient, judge: LabelGate | None) -> dict[str, Any]:
+        session, measured, task = self.session, self.measured, load_task(self.measured["task"])
         with session.workspace.reader() as reader:
             gap = read_gap(
                 reader, measured["sae_id"], measured["task"], measured["relevance_source"], self.coverage_config
             )
             briefs = read_briefs(reader, measured, self.coverage_config, self.config)
-            texts = corpus_texts(reader, (self.coverage_config.anchor, self.coverage_config.seed))
-        encoder = session.encoder(open_sae(session, measured["sae_id"]), load_task(measured["task"]).roles)
+            corpora = Corpora.read(reader, self.coverage_config.anchor, self.coverage_config.seed)
+        encoder = session.encoder(open_sae(session, measured["sae_id"]), task.roles)
+        gates = build_gates(session, corpora, gap, encoder, task, self.config, judge=judge)
         ledger = FileLedger(session, scope.subject)
-        filler = open_filler(self, scope.subject, client, encoder, texts, ledger)
+        filler = open_filler(self, scope.subject, client, encoder, gates, ledger)
         ended = dict[int, FeatureResult]()
 
         def keep(result: FeatureResult) -> None:
@@ -167,6 +177,7 @@ class _Stage:
             "generator": client.name,
             "usd": spent_usd(client),
             "stopped": filler.stopped or None,
+            "gates": gates.after.calibration(),
         }
 
     def outlook(

@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from facviz.config import CoverageConfig, SynthesisConfig
 from facviz.errors import InputError
+from facviz.pipeline.gating import Corpora, build_gates
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import Session
-from facviz.pipeline.synthesis_inputs import corpus_texts, read_briefs
+from facviz.pipeline.synthesis_inputs import read_briefs
 from facviz.prompts import load_task
+from facviz.records import Candidate
+from facviz.store.gap import read_gap
 from facviz.store.reader import Reader
-from facviz.synthesis.gates import TextGates
+from facviz.synthesis.labelling import LabelGate
 from facviz.synthesis.pairs import pair_messages
 from facviz.synthesis.plan import FeatureBrief
 
 
-def verify_edit(session: Session, candidate_id: str, text: str) -> dict[str, Any]:
+def verify_edit(
+    session: Session,
+    candidate_id: str,
+    text: str,
+    config: SynthesisConfig | None = None,
+    *,
+    judge: LabelGate | None = None,
+) -> dict[str, Any]:
     """What the model and the gates say of a candidate's text as somebody changed it; nothing is written.
 
-    Keys: `act`, `act_threshold`, `accepted`, `reject_reason`, `gates`, `peak_token`.
+    Keys: `act`, `act_threshold`, `accepted`, `reject_reason`, `gates`, `peak_token`. Without a `config` the gates are
+    as strict as those the candidate met; without a `judge` nobody judges the label.
 
     Raises:
         InputError: there is no such candidate, or the run it came from is gone.
     """
     with session.workspace.reader() as reader:
         row = _candidate(reader, candidate_id)
+        config = config or _as_strict_as(json.loads(row["gates"] or "{}"))
         measured = _coverage_run(reader, row)
         coverage = _coverage_config(measured)
-        [brief] = read_briefs(reader, measured, coverage, SynthesisConfig(features=(row["feature_id"],)))
+        sae_id, task = measured["sae_id"], load_task(measured["task"])
+        [brief] = read_briefs(reader, measured, coverage, dataclasses.replace(config, features=(row["feature_id"],)))
         shown = _shown(reader, row, brief)
-        texts = corpus_texts(reader, (coverage.anchor, coverage.seed)) + _other_samples(reader, row)
-    gates, reason = TextGates(texts).check(text, shown)
-    encoder = session.encoder(open_sae(session, measured["sae_id"]), load_task(measured["task"]).roles)
+        corpora = Corpora.read(reader, coverage.anchor, coverage.seed)
+        others = _other_samples(reader, row)
+        gap = read_gap(reader, sae_id, measured["task"], measured["relevance_source"], coverage)
+    encoder = session.encoder(open_sae(session, sae_id), task.roles)
     alone = encoder.encode_alone(brief.document(text))
     act, peak = float(alone.max_acts[0, brief.feature_id]), int(alone.peaks[0, brief.feature_id]) - 1
+    checks = build_gates(session, corpora, gap, encoder, task, config, samples=others, judge=judge)
+    gates, reason = checks.text.check(text, shown)
     if reason is None and not (act > brief.bar and act > 0):
         reason = "target does not fire alone"
+    gates |= {"verified_act": act}
+    if reason is None:
+        edited = _edited(row, text, act, peak, gates)
+        measures, reason = checks.after.check(brief, edited, shown, alone)
+        gates |= measures
     return {
         "act": act,
         "act_threshold": brief.act_threshold,
         "accepted": reason is None,
         "reject_reason": reason,
-        "gates": gates | {"verified_act": act},
+        "gates": gates,
         "peak_token": peak,
     }
+
+
+def _as_strict_as(gates: Mapping[str, Any]) -> SynthesisConfig:
+    """Settings of the gates by what they recorded; the defaults for a candidate that no such gate saw."""
+    if "anti_copy" not in gates:
+        return SynthesisConfig()
+    return SynthesisConfig(anti_copy=gates["anti_copy"], embedding_gate="near_cosine" in gates)
+
+
+def _edited(row: Mapping[str, Any], text: str, act: float, peak: int, gates: Mapping[str, Any]) -> Candidate:
+    """The candidate with its new text and measures, as the gates take it."""
+    kept = {f.name: row[f.name] for f in dataclasses.fields(Candidate)}
+    changed = {"text": text, "act": act, "peak_token": peak, "gates": gates, "accepted": False, "reject_reason": None}
+    return Candidate(**kept | changed)
 
 
 def _candidate(reader: Reader, candidate_id: str) -> dict[str, Any]:

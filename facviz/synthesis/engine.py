@@ -172,9 +172,8 @@ class _Run:
             if under_way:
                 self._wave(under_way)
         for course in [*under_way, *waiting]:
-            if course.state is None:
-                course.state = FeatureState.BUDGET
-                self._on_result(self.result(course))
+            course.state = course.state or FeatureState.BUDGET
+            self._on_result(self.result(course))
 
     def _is_over(self, course: _Course) -> bool:
         if course.state is None:

@@ -49,7 +49,7 @@ def synthesize(loop_copy, workspace):
 
     def run(measured=None, **settings):
         [found] = workspace.manifest.latest_done("coverage").values()
-        plan = {"pair_candidates": 2, "max_candidates": 4, "batch": 4} | settings
+        plan = {"pair_candidates": 2, "max_candidates": 4, "batch": 4, "embedding_gate": False} | settings
         session = Session(workspace, config.backbone, SilentProgress())
         return stage.synthesize(session, measured or found, COVERAGE, SynthesisConfig(**plan))
 

@@ -69,7 +69,7 @@ def test_a_run_that_enough_texts_of_the_corpus_share_is_no_copy_and_a_rarer_one_
     assert len(corpus) == FORMULA_TEXTS
     shown = corpus[:1]
     assert TextGates(corpus).check(f"{opening} but no cake", shown) == (
-        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0},
+        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0, "near_jaccard": 0.5},
         None,
     )
     assert TextGates(corpus[:2] * 5).check(f"{opening} but no cake", shown)[1] == "copied"
@@ -85,7 +85,7 @@ def test_a_run_inside_longer_words_is_no_formula():
 def test_a_text_that_goes_round_in_circles_is_repetitive():
     circle, straight = "over and over and over and over", "over and over again and so on"
     assert TextGates([]).check(circle, ()) == (
-        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4},
+        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4, "near_jaccard": 0.0},
         "repetitive",
     )
     assert TextGates([]).check(straight, ())[1] is None
@@ -108,3 +108,45 @@ def test_words_of_any_script_count():
 )
 def test_sexual_content_about_minors_is_withheld_and_nothing_else(text, hidden):
     assert is_withheld(text) is hidden
+
+
+def test_defect_3_a_text_with_a_word_changed_is_a_near_duplicate_of_corpus_and_samples():
+    known = "please tell me how long a hard boiled egg keeps in the fridge once it is peeled"
+    changed = known.replace("please tell me", "now tell me")
+    gates = TextGates([known])
+    measures, reason = gates.check(changed, ())
+    assert measures["near_jaccard"] == 14 / 16
+    assert reason == "near duplicate"
+    sample = "which screws hold a heavy shelf on a plaster wall without it coming down in a week"
+    assert gates.check(f"{sample} or two", ())[1] is None
+    gates.accept(sample)
+    assert gates.check(f"{sample} or two", ())[1] == "near duplicate"
+
+
+def test_an_honest_text_on_the_same_topic_is_not():
+    known = "can you help me with a recipe for a vegan pizza"
+    assert TextGates([known]).check("can you help me with a recipe for a gluten free cake", ())[1] is None
+
+
+LEAK = numbered_words(40)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"so then {' '.join(f'w{i}' for i in range(13))} and more", "overlaps evaluation set held out"),
+        (f"so then {' '.join(f'w{i}' for i in range(12))} and more", None),
+        ("w3 w4 w5 w6 w7 w8", "overlaps evaluation set held out"),
+        ("w3 w4 w5 w6", None),
+    ],
+)
+def test_defect_3_a_text_that_shares_thirteen_words_with_an_evaluation_set_names_it(text, reason):
+    gates = TextGates(["nothing of the kind"], {"other": ["quite another text"], "held out": [LEAK]})
+    assert gates.check(text, ())[1] == reason
+
+
+def test_a_short_evaluation_text_is_looked_for_whole_and_a_greeting_is_not():
+    gates = TextGates([], {"test": ["how do I bake bread", "hi there friend"]})
+    assert gates.check("tell me how do I bake bread at home", ())[1] == "overlaps evaluation set test"
+    assert gates.check("hi there friend how are you today", ())[1] is None
+    assert gates.check("Hi there, friend!", ())[1] == "overlaps evaluation set test"
