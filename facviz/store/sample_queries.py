@@ -38,4 +38,7 @@ SAMPLE_QUERIES = {
         LEFT JOIN (SELECT candidate_id, event_id FROM decision WHERE kind = 'candidate') d USING (candidate_id)
         WHERE c.accepted AND c.review = 'unreviewed' AND c.coverage_id = $coverage_id
         ORDER BY c.synth_id, c.feature_id, c.step DESC, c.round, c.slot""",
+    "credited_features": """
+        SELECT DISTINCT unnest(from_json(gates -> '$.credited', '["INTEGER"]')) AS feature_id FROM run_candidate
+        WHERE coverage_id = $coverage_id AND accepted AND review <> 'rejected' ORDER BY feature_id""",
 }

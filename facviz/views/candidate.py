@@ -8,9 +8,8 @@ from html import escape
 from typing import Any
 
 from facviz.store.queries import Queries
-from facviz.synthesis.gates import COPY_RUN_WORDS, MAX_WORDS, MIN_DISTINCT_TRIGRAMS, MIN_WORDS
 from facviz.synthesis.plan import VERIFICATION_MARGIN
-from facviz.views.format import count, count_of, number, percent, short, visible
+from facviz.views.format import UNKNOWN, count, count_of, number, percent, short, visible
 from facviz.views.plan import STRATEGIES
 from facviz.views.samples import REASONS, Sample, gates_of, share_words
 
@@ -28,12 +27,23 @@ STEPS = {
     "tune": "to find the strength of the push",
     "steered": "under the push",
 }
-_NOT_GATES = ("axes", "strength", "kl", "layer", "evidence", "credited", "outcome", "ranked_act", "verified", "prompt")
-"""What stands among the gates and tells where a text comes from instead."""
+_NOT_GATES = (
+    "axes", "strength", "kl", "layer", "evidence", "credited", "outcome", "ranked_act", "ranked_share", "verified",
+    "prompt", "tuning", "masked_words", "anti_copy", "perplexity_range", "n_features_limit", "evaluation_cosine",
+    "embedder", "label_rationale", "label_judge", "label_self_judged", "label_calls", "call_id", "format", "sign",
+)  # fmt: skip
+"""What stands among the gates and is told elsewhere: of where a text comes from, or beside another measure."""
 _FAILS = {
     "length": "n_words",
     "copied": "copied_words",
     "repetitive": "distinct_trigrams",
+    "near duplicate": "near_jaccard",
+    "near duplicate in meaning": "near_cosine",
+    "fires only on copied words": "masked_act",
+    "not fluent": "perplexity",
+    "degenerate": "perplexity",
+    "fires too broadly": "n_features",
+    "judged off task": "label_verdict",
     "target does not fire alone": "verified_act",
     "target does not fire": "verified_act",
 }
@@ -82,57 +92,108 @@ def gate_list(row: Row) -> list[Gate]:
     """Every gate a candidate met, in the order they were asked, each with what it measured."""
     gates, reason = gates_of(row), row.get("reject_reason")
     fails = _FAILS.get(str(reason), str(reason).replace(" ", "_")) if reason else ""
-    found = [_gate(name, value, row, fails) for name, value in gates.items() if name not in _NOT_GATES]
+    found = [_gate(name, gates, row, fails) for name in gates if name not in _NOT_GATES]
     if reason and all(gate.passed for gate in found):
         found.append(Gate("Turned down", REASONS.get(str(reason), str(reason)), passed=False))
     return found
 
 
-def _gate(name: str, value: Any, row: Row, fails: str) -> Gate:
-    label, say = _GATES.get(name, (name.replace("_", " ").capitalize(), _plain))
-    return Gate(label, say(value, row), passed=name != fails)
+def _gate(name: str, gates: Row, row: Row, fails: str) -> Gate:
+    label, say = _GATES.get(name, (name.replace("_", " ").capitalize(), None))
+    words = _plain(gates[name]) if say is None else say(gates, row)
+    return Gate(label, words, passed=name != fails)
 
 
-def _plain(value: Any, row: Row) -> str:
-    del row
+def _plain(value: Any) -> str:
+    if value is None:
+        return UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return number(value)
     if isinstance(value, Mapping):
-        return ", ".join(
-            f"{str(k).replace('_', ' ')} {_plain(v, {})}" for k, v in list(value.items())[:6] if v not in ("", None)
-        )
+        said = [(str(k).replace("_", " "), v) for k, v in value.items() if v not in ("", None)]
+        return ", ".join(f"{name} {_plain(v)}" for name, v in said[:6])
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(v, {}) for v in value[:6])
+        return ", ".join(_plain(v) for v in value[:6])
     return short(str(value), 160)
 
 
-def _needs(value: Any, row: Row) -> str:
+def _length(gates: Row, row: Row) -> str:
+    del row
+    return f"{count_of(int(gates['n_words']), 'word')}"
+
+
+def _copying(gates: Row, row: Row) -> str:
+    del row
+    return f"at most {count_of(int(gates['copied_words']), 'word')} in a row from what the writer was shown"
+
+
+def _repetition(gates: Row, row: Row) -> str:
+    del row
+    return f"{percent(gates['distinct_trigrams'])} of its word triples are distinct"
+
+
+def _near(gates: Row, row: Row) -> str:
+    del row
+    return f"shares {percent(gates['near_jaccard'])} of its word triples with the nearest known text"
+
+
+def _meaning(gates: Row, row: Row) -> str:
+    del row
+    leak = gates.get("evaluation_cosine")
+    beside = f", {number(leak)} to the nearest of an evaluation set" if leak is not None else ""
+    return f"cosine {number(gates['near_cosine'])} to the nearest known text{beside}"
+
+
+def _alone(gates: Row, row: Row) -> str:
     bar = VERIFICATION_MARGIN * float(row["act_threshold"])
-    return f"{number(value)}; more than {number(bar)} is needed ({VERIFICATION_MARGIN} × δ)"
+    return f"{number(gates['verified_act'])}; more than {number(bar)} is needed ({VERIFICATION_MARGIN} × δ)"
 
 
-def _masked(value: Any, row: Row) -> str:
-    act = value.get("act") if isinstance(value, Mapping) else value
-    return f"{number(act)}, {share_words(act, row['act_threshold'])}, once the words it copied are taken out"
+def _masked(gates: Row, row: Row) -> str:
+    act = gates["masked_act"]
+    if act is None:
+        return "no words were copied"
+    recorded = "" if gates.get("anti_copy", True) else "; only recorded"
+    return f"{number(act)}, {share_words(act, row['act_threshold'])}, without the words it copied{recorded}"
 
 
-_GATES: dict[str, tuple[str, Callable[[Any, Row], str]]] = {
-    "n_words": ("Length", lambda v, _: f"{count_of(int(v), 'word')}; {MIN_WORDS} to {MAX_WORDS} are allowed"),
-    "copied_words": (
-        "Copying",
-        lambda v, _: (
-            f"at most {count_of(int(v), 'word')} in a row from what was shown; from {COPY_RUN_WORDS} on it "
-            "is a copy, unless the corpus speaks so"
-        ),
-    ),
-    "distinct_trigrams": (
-        "Repetition",
-        lambda v, _: f"{percent(v)} of its word triples are distinct; at least {percent(MIN_DISTINCT_TRIGRAMS)}",
-    ),
-    "verified_act": ("Read alone", _needs),
+def _fluency(gates: Row, row: Row) -> str:
+    del row
+    limits = gates.get("perplexity_range")
+    if gates["perplexity"] is None or not limits:
+        return f"perplexity {_plain(gates['perplexity'])}; too few texts of its length to judge it by"
+    return f"perplexity {number(gates['perplexity'])}; {number(limits[0])} to {number(limits[1])} is usual"
+
+
+def _breadth(gates: Row, row: Row) -> str:
+    del row
+    limit = gates.get("n_features_limit")
+    most = f"; at most {count(limit)} for its length" if limit is not None else ""
+    return f"{count_of(int(gates['n_features']), 'feature')} above δ{most}"
+
+
+def _label(gates: Row, row: Row) -> str:
+    del row
+    by = f" by {gates['label_judge']}" if gates.get("label_judge") else ""
+    own = ", which also wrote it" if gates.get("label_self_judged") else ""
+    why = f": {short(str(gates['label_rationale']), 120)}" if gates.get("label_rationale") else ""
+    return f"{gates['label_verdict']}{by}{own}{why}"
+
+
+_GATES: dict[str, tuple[str, Callable[[Row, Row], str]]] = {
+    "n_words": ("Length", _length),
+    "copied_words": ("Copying", _copying),
+    "distinct_trigrams": ("Repetition", _repetition),
+    "near_jaccard": ("New words", _near),
+    "verified_act": ("Read alone", _alone),
     "masked_act": ("Not by copying", _masked),
+    "near_cosine": ("New meaning", _meaning),
+    "perplexity": ("Fluency", _fluency),
+    "n_features": ("Breadth", _breadth),
+    "anchor_cosine": ("Like the anchor set", lambda gates, _: f"cosine {_plain(gates['anchor_cosine'])} in features"),
+    "label_verdict": ("On task", _label),
 }
 """Key in a candidate's gates → its name, and what it measured in words."""
 
@@ -141,8 +202,9 @@ def provenance(sample: Sample, task: str) -> list[tuple[str, str]]:
     """Why and how a text was written, fact by fact."""
     row, gates = sample.row, gates_of(sample.row)
     strategy = STRATEGIES.get(str(row["strategy"]))
+    aimed = f"feature {sample.feature_id}, missing from the seed set"
     facts = [
-        ("For", f"feature {sample.feature_id}, missing from the seed set"),
+        ("For", aimed if sample.feature_id >= 0 else "no missing feature: it fires none"),
         ("Told", sample.explanation),
         ("Task", task.replace("_", " ")),
         ("Strategy", f"{strategy.label if strategy else row['strategy']}, {STEPS.get(row['step'], row['step'])}"),
@@ -150,9 +212,7 @@ def provenance(sample: Sample, task: str) -> list[tuple[str, str]]:
         ("Prompt", str(row["prompt"])),
         ("Place", f"batch {row['round']}, slot {row['slot']}, seed {row['rng_seed']}"),
     ]
-    facts += [
-        (label, _plain(gates[key], row)) for key, label in _ORIGIN.items() if gates.get(key) not in (None, {}, [])
-    ]
+    facts += [(label, _plain(gates[key])) for key, label in _ORIGIN.items() if gates.get(key) not in (None, {}, [])]
     return facts
 
 

@@ -26,7 +26,7 @@ class Strategy:
     label: str
     sentence: str
     is_baseline: bool = False
-    is_local: bool = False  # pushes the model while it writes, which only a local one allows
+    is_local: bool = False  # pushes the model, or gives it half a turn, which only a local one allows
 
 
 STRATEGIES: Mapping[str, Strategy] = {
@@ -56,9 +56,9 @@ STRATEGIES: Mapping[str, Strategy] = {
     "magpie": Strategy(
         "Magpie", "Gives the model only the start of a user’s turn and lets it go on.", is_baseline=True
     ),
-    "evol": Strategy("Evol", "Rewrites texts of the seed set, harder or wider each time.", is_baseline=True),
+    "evol": Strategy("Evol", "Rewrites texts of the seed set, deeper or wider each time.", is_baseline=True),
     "random-feature": Strategy(
-        "Random feature", "Works as the first strategy does, for features that are not missing.", is_baseline=True
+        "Random feature", "Writes as the first strategy does, for features that nothing misses.", is_baseline=True
     ),
 }
 TARGETED = tuple(name for name, s in STRATEGIES.items() if not s.is_baseline)
@@ -102,13 +102,14 @@ class Plan:
     def problem(self) -> str:
         """Why it cannot be started as it is; "" when it can."""
         if STRATEGIES[self.strategy].is_local and self.provider != "local":
-            return "Only the local model can be pushed while it writes; choose it, or another strategy."
+            return "Only the local model can write in this way; choose it, or another strategy."
         return ""
 
     @property
     def most_candidates(self) -> int:
-        """Candidates of one feature at most: step 1, and step 2 once a pass."""
-        return USUAL.pair_candidates + self.max_candidates * self.passes
+        """Candidates of one feature at most: step 1 and what tunes a push, and step 2 once a pass."""
+        n_first = USUAL.pair_candidates * (2 if self.strategy == "paper+steered" else 1)
+        return n_first + self.max_candidates * (1 if STRATEGIES[self.strategy].is_baseline else self.passes)
 
     @property
     def settings(self) -> dict[str, Any]:

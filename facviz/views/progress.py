@@ -63,10 +63,17 @@ class Tail:
         if not isinstance(entry, dict) or not isinstance(entry.get("candidates"), list):
             return
         for candidate in entry["candidates"]:
-            tally = self.tallies.setdefault(int(candidate.get("feature_id", entry.get("feature_id", -1))), Tally())
+            own, is_accepted = int(candidate.get("feature_id", -1)), bool(candidate.get("accepted"))
+            tally = self._tally(own)
             tally.n_tried += 1
-            tally.n_accepted += bool(candidate.get("accepted"))
+            tally.n_accepted += is_accepted
             tally.best_act = max(tally.best_act, float(candidate.get("act") or 0.0))
+            credited = (candidate.get("gates") or {}).get("credited") if is_accepted else ()
+            for other in credited or ():
+                self._tally(int(other)).n_accepted += int(other) != own
+
+    def _tally(self, feature_id: int) -> Tally:
+        return self.tallies.setdefault(feature_id, Tally())
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,10 @@ PAGE_SIZE = 6
 UNREACHED: tuple[CellState, ...] = ("exhausted", "refused", "budget")
 NEAR, FAR = 0.8, 0.3
 """Best activation over δ from which on a feature counts as nearly reached, and below which as hardly touched."""
-BESIDES = ("copied", "masked", "duplicate", "repetitive", "length", "judge", "off task", "fluency", "overlap")
+BESIDES = (
+    "copied", "fires only on copied words", "duplicate", "near duplicate", "near duplicate in meaning", "repetitive",
+    "length", "artefact", "not fluent", "degenerate", "fires too broadly", "judged off task",
+)  # fmt: skip
 """Reasons for which a text that may well fire is turned down."""
 
 

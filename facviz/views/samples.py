@@ -28,7 +28,17 @@ REASONS = {
     "target does not fire": "Does not fire",
     "target does not fire alone": "Fires only in a batch",
     "not needed": "Not needed any more",
+    "no missing feature fires": "Fires nothing missing",
+    "no missing feature fires alone": "Fires nothing alone",
     "copied": "Copied",
+    "fires only on copied words": "Fires only on copies",
+    "near duplicate": "Near duplicate",
+    "near duplicate in meaning": "Says the same",
+    "artefact": "Generator’s marks",
+    "not fluent": "Not fluent",
+    "degenerate": "Degenerate",
+    "fires too broadly": "Fires too broadly",
+    "judged off task": "Off task",
     "repetitive": "Repetitive",
     "length": "Too short or long",
     "duplicate": "Duplicate",
@@ -94,6 +104,11 @@ class Sample:
         """Who speaks the text, for the model that reads it."""
         speakers = [m["role"] for m in self.messages if m["content"] == self.text]
         return speakers[-1] if speakers else self.messages[-1]["role"] if self.messages else "user"
+
+    @property
+    def can_edit(self) -> bool:
+        """Whether its text is all there is: what a task's format holds beside it, an edit would contradict."""
+        return bool(self.text.strip()) and not self.row.get("fields")
 
     @property
     def written_text(self) -> str:
@@ -174,7 +189,8 @@ def facets(queries: Queries, coverage_id: str, feature_id: int | None = None) ->
 
 def tried_features(queries: Queries, coverage_id: str) -> list[int]:
     """Features that candidates were written for, in the order of their ids."""
-    return sorted({row["feature_id"] for row in queries.rows("candidate_counts", coverage_id=coverage_id)})
+    rows = queries.rows("candidate_counts", coverage_id=coverage_id)
+    return sorted({row["feature_id"] for row in rows if row["feature_id"] >= 0})
 
 
 def tally_html(found: Sequence[Facet], mode: Mode) -> str:

@@ -69,7 +69,10 @@ def closing(
     coverage_id = run["coverage_id"]
     missing = [row["feature_id"] for row in queries.rows("missing", coverage_id=coverage_id)]
     counts = queries.rows("candidate_counts", coverage_id=coverage_id)
-    kept = {r["feature_id"] for r in counts if r["accepted"] and r["review"] != "rejected"} & set(missing)
+    kept = {r["feature_id"] for r in counts if r["accepted"] and r["review"] != "rejected"}
+    # A text that was aimed at no feature is credited with every missing one that it activates.
+    kept |= {r["feature_id"] for r in queries.rows("credited_features", coverage_id=coverage_id)}
+    kept &= set(missing)
     ended = _ended(queries.rows("synthesis_states", coverage_id=coverage_id))
     accepted = [row for row in counts if row["accepted"]]
     after, is_exact = _fac_after(run, accepted, len(kept), summaries)
@@ -153,11 +156,12 @@ def asked_features(arguments: Sequence[str], cells: Sequence[Cell]) -> list[int]
 def finished_since(entries: Sequence[Mapping[str, Any]], when: float) -> list[int]:
     """Features whose candidates a synthesis wrote since a moment (seconds since 1970), in the order it did."""
     start = f"{datetime.fromtimestamp(when, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return [
+    shards = [
         int(e["shard"])
         for e in entries
         if e.get("table") == "synthesis_feature" and e["scope"].startswith("synthesize/") and e.get("at", "") >= start
     ]
+    return list(dict.fromkeys(reversed(shards)))[::-1]  # a later pass ends a feature once more
 
 
 def run_label(run: Run) -> str:

@@ -246,7 +246,7 @@ def test_steering_is_not_started_with_a_paid_writer(open_page, monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "not-a-key")
     app = open_page(features="12", strategy="steered")
     app.selectbox(key="fv_synthesis_provider").set_value("anthropic").run()
-    assert any("Only the local model can be pushed" in c.value.replace("\\", "") for c in app.caption)
+    assert any("Only the local model can write in this way" in c.value.replace("\\", "") for c in app.caption)
     assert app.button(key="fv_synthesis_start").disabled
 
 

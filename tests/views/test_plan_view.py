@@ -85,7 +85,7 @@ def test_the_settings_of_a_job_are_those_of_its_command(run):
 
 def test_a_push_needs_the_local_model(run):
     plan = Plan(strategy="paper+steered", provider="anthropic")
-    with pytest.raises(InputError, match="Only the local model can be pushed"):
+    with pytest.raises(InputError, match="Only the local model can write in this way"):
         planned_arguments(run, [12], plan)
     assert Plan(strategy="paper+steered").problem == ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 
 import numpy as np
@@ -200,16 +201,35 @@ def test_gates_of_other_kinds_are_read_as_they_are_and_absent_ones_missed_by_nob
     row = accepted_of(database, run, 14).row
     assert gate_list({**row, "gates": None}) == []
     assert gate_list({**row, "gates": "no json"}) == []
-    gates = (
-        '{"perplexity": 12.345, "judge": {"verdict": "yes", "by": "m"}, "masked_act": 0.25, "axes": {"persona": "x"}}'
-    )
+    gates = json.dumps({"something_new": {"verdict": "yes", "by": "m"}, "axes": {"persona": "x", "topic": ""}})
     words = {g.name: g.words for g in gate_list({**row, "gates": gates})}
-    assert words["Perplexity"] == "12.3"
-    assert words["Judge"] == "verdict yes, by m"
-    assert words["Not by copying"].startswith("0.250, 0.500 × δ")
-    assert "Axes" not in words
+    assert words == {"Something new": "verdict yes, by m"}
     [sample] = samples_of(database, run, [{**row, "gates": gates}])
     assert ("Asked to vary", "persona x") in provenance(sample, "topic")
+
+
+def test_measures_are_said_with_their_limits(database, run):
+    row = accepted_of(database, run, 14).row
+    gates = {
+        "masked_act": 0.25, "masked_words": 3, "anti_copy": False, "perplexity": 12.345, "perplexity_range": [3, 80],
+        "n_features": 24, "n_features_limit": 40, "near_cosine": 0.5, "evaluation_cosine": 0.25, "near_jaccard": 0.1,
+        "label_verdict": "maybe", "label_judge": "m", "label_self_judged": True, "label_rationale": "<b>why",
+    }  # fmt: skip
+    words = {g.name: g.words for g in gate_list({**row, "gates": json.dumps(gates)})}
+    assert words == {
+        "Not by copying": "0.250, 0.500 × δ, without the words it copied; only recorded",
+        "Fluency": "perplexity 12.3; 3 to 80 is usual",
+        "Breadth": "24 features above δ; at most 40 for its length",
+        "New meaning": "cosine 0.500 to the nearest known text, 0.250 to the nearest of an evaluation set",
+        "New words": "shares 10 % of its word triples with the nearest known text",
+        "On task": "maybe by m, which also wrote it: <b>why",
+    }
+    assert "<b>why" not in gates_html(gate_list({**row, "gates": json.dumps(gates)}))
+    unknown = {"masked_act": None, "perplexity": None, "perplexity_range": None, "n_features": 1}
+    words = {g.name: g.words for g in gate_list({**row, "gates": json.dumps(unknown)})}
+    assert words["Not by copying"] == "no words were copied"
+    assert words["Fluency"].startswith("perplexity –")
+    assert words["Breadth"] == "1 feature above δ"
 
 
 def test_an_activation_is_said_in_proportion_to_its_threshold():

@@ -94,7 +94,10 @@ def test_without_named_features_a_job_attempts_the_first_ones():
 
 def test_only_features_written_since_the_job_began_are_done(database, planned):
     entries = database.workspace.manifest.entries()
-    assert finished_since(entries, 0.0) == planned
+    assert sorted(finished_since(entries, 0.0)) == sorted(planned)
+    again = [*entries, {**entries[-1], "table": "synthesis_feature", "scope": "synthesize/x", "shard": "12"}]
+    assert finished_since(again, 0.0)[-1] == 12  # a later pass ends a feature again
+    assert len(finished_since(again, 0.0)) == len(planned)
     assert finished_since(entries, 4_000_000_000.0) == []
 
 

@@ -95,8 +95,9 @@ def _moves(desk: Desk) -> None:
         where = f"{count(place.place)} of {count(desk.facet.n)}" if place.place else "not in this list any more"
         st.page_link(
             "pages/feature.py",
-            label=f"**Feature {sample.feature_id}** · {where}",
-            query_params=feature_address(sample.feature_id, {"sae": state.query_text("sae")}),
+            label=f"**Feature {sample.feature_id}** · {where}" if sample.feature_id >= 0 else where,
+            disabled=sample.feature_id < 0,
+            query_params=feature_address(max(sample.feature_id, 0), {"sae": state.query_text("sae")}),
             help="Open the feature's own page.",
         )
         for icon, key, words, target in (
@@ -164,7 +165,7 @@ def _buttons(desk: Desk) -> None:
     with st.container(horizontal=True, gap="small"):
         if sample.is_accepted:
             _button(desk, "Approve", "A", "approve", _record, "approve", primary=True, disabled=not is_open)
-        if sample.text.strip():
+        if sample.can_edit:
             _button(desk, "Edit", "E", "edit", _start_edit)
         if sample.is_accepted:
             _button(desk, "Reject", "X", "reject", _start, "reject", disabled=sample.review == "rejected")
