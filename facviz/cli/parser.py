@@ -264,7 +264,8 @@ def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:  #
     export.add_argument("what", choices=kinds)
     export.add_argument("--out", required=True, metavar="PATH")
     export.add_argument("--sae", metavar="ID")
-    formats = ["messages", "sft", "prompt-completion", "preference", "alpaca", "sharegpt", "tsv", "parquet", "hf"]
+    rows = ["messages", "sft", "prompt-completion", "preference", "alpaca", "sharegpt", "choices"]
+    formats = [*rows, "tsv", "parquet", "hf"]
     export.add_argument("--format", choices=formats, help="of samples; default messages")
     export.add_argument("--only-approved", action="store_true", help="samples that a person approved, and no others")
     export.add_argument("--dataset", help="whose spans and statistics to write")

@@ -21,6 +21,7 @@ from facviz.store.reader import Reader
 from facviz.synthesis.breadth import BreadthGate
 from facviz.synthesis.copying import CopyGate
 from facviz.synthesis.fluency import FluencyGate, FluencyRange
+from facviz.synthesis.formats import format_of
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.labelling import LabelGate
 from facviz.synthesis.likeness import LikenessGate, Vectors
@@ -69,6 +70,12 @@ class Corpora:
         return [text for corpus in self.known for text in corpus.texts]
 
 
+def evaluation_sets(session: Session) -> list[str]:
+    """Ids of the datasets that no sample may stand in: with another one, other samples pass."""
+    with session.workspace.reader() as reader:
+        return sorted(row["dataset_id"] for row in reader.rows("datasets") if row["role"] == EVALUATION_ROLE)
+
+
 def _corpus(reader: Reader, row: dict[str, Any]) -> Corpus:
     return Corpus(row["dataset_id"], row["name"], tuple(load_documents(reader, row["dataset_id"])))
 
@@ -95,7 +102,8 @@ def build_gates(
     """In the order in which their reasons count; `samples` were accepted before. Models load when a sample comes."""
     from facviz.backbone.fluency import BackboneSurprise
 
-    text = TextGates(corpora.texts, {corpus.name: corpus.texts for corpus in corpora.evaluation})
+    evaluation = {corpus.name: corpus.texts for corpus in corpora.evaluation}
+    text = TextGates(corpora.texts, evaluation, words=format_of(task).words)
     surprise = BackboneSurprise(session.fast, system_prompt=session.backbone_config.system_prompt, roles=task.roles)
     copying = CopyGate(encoder, peak_place(encoder), text.is_formula, config.anti_copy)
     fluency = FluencyGate(surprise, partial(_fluency_range, session, surprise, corpora))

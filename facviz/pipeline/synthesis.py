@@ -7,34 +7,42 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facviz.config import CoverageConfig, SynthesisConfig, fingerprint
 from facviz.errors import CoverageError, InputError, SaturatedError
 from facviz.llm.calls import PaidLLM
 from facviz.llm.estimate import Estimate
 from facviz.llm.providers import AUTO, choose_provider
-from facviz.pipeline.gating import Corpora, Gates, build_gates
+from facviz.pipeline.gating import Corpora, Gates, build_gates, evaluation_sets
 from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.sample_judging import SAMPLE_TEMPLATE, judge_model, label_gate
 from facviz.pipeline.session import CODE_VERSION, Session
+from facviz.pipeline.synthesis_baselines import BaselineRun
 from facviz.pipeline.synthesis_inputs import read_briefs, words_of_people
 from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
 from facviz.prompts import load_task, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, LLMRequest
-from facviz.store.gap import read_gap
+from facviz.records import Candidate, Document, LLMRequest, TaskGuideline
+from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
+from facviz.synthesis.baselines import BASELINES, RANDOM_FEATURE, baseline_templates, check_baseline
 from facviz.synthesis.engine import Synthesizer
+from facviz.synthesis.formats import format_of
+from facviz.synthesis.framing import frame_templates
 from facviz.synthesis.gates import GATES_VERSION
 from facviz.synthesis.labelling import LabelGate
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.results import FeatureResult, Filler
-from facviz.synthesis.strategies import STRATEGIES
+from facviz.synthesis.steered import PUSHED, TUNING, Steerer, steered
+from facviz.synthesis.strategies import STRATEGIES, Strategy, takes_schema
+
+if TYPE_CHECKING:
+    from facviz.activations import SaeEncoder
 
 
 def synthesize(
@@ -48,6 +56,8 @@ def synthesize(
     if stage.config.provider == LOCAL:  # a finished run is told again without loading the model
         return stage.once("", lambda: language_model(session, stage.config, stage.books))
     with language_model(session, stage.config, stage.books) as client:
+        if isinstance(client, PaidLLM):
+            client.refuse_unpriced()
         return stage.once(client.name, lambda: nullcontext(client))
 
 
@@ -72,10 +82,24 @@ def estimate(
 
 
 def open_filler(
-    stage: _Stage, synth_id: str, client: LLMClient, encoder: Encoder, gates: Gates, ledger: FileLedger
+    stage: _Stage,
+    synth_id: str,
+    client: LLMClient,
+    encoder: Encoder,
+    gates: Gates,
+    ledger: FileLedger,
+    briefs: Sequence[FeatureBrief],
+    steerer: Steerer | None = None,
 ) -> Filler:
-    """What the strategy fills with: the accepted-N engine for every targeted one."""
+    """What the strategy fills with: the accepted-N engine for every targeted one, a pool for a baseline.
+
+    A strategy that pushes the model needs a steerer.
+    """
     config = stage.config
+    is_sampling = not isinstance(client, PaidLLM) or client.adapter.is_sampling
+    if config.strategy in BASELINES:
+        run = stage.baseline(synth_id, briefs, is_sampling=is_sampling)
+        return run.filler(client, encoder, gates.text, ledger, gates.after)
     return Synthesizer(
         synth_id,
         client,
@@ -83,9 +107,9 @@ def open_filler(
         gates.text,
         ledger,
         config,
-        STRATEGIES[config.strategy](config),
+        _strategy(config, steerer),
         gates.after,
-        is_sampling=not isinstance(client, PaidLLM) or client.adapter.is_sampling,
+        is_sampling=is_sampling,
         is_small=config.provider == LOCAL,
     )
 
@@ -106,17 +130,14 @@ class _Stage:
     ) -> _Stage:
         _refuse(measured)
         config = _resolved(config)
-        if config.strategy not in STRATEGIES:
-            raise InputError(f"The strategy {config.strategy} is unknown here; choose {', '.join(STRATEGIES)}.")
-        templates = STRATEGIES[config.strategy](config).templates
-        templates += (*([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
-        told = [GATES_VERSION, *map(template_text, templates)]
+        told: list[object] = [GATES_VERSION, *map(template_text, _templates(config, load_task(measured["task"])))]
+        told += [TUNING] if config.strategy in PUSHED else []
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
-        by_people = words_of_people(session, measured)
+        by_people, held_out = words_of_people(session, measured), evaluation_sets(session)
         key = fingerprint(
             "synthesis", CODE_VERSION, measured["coverage_id"], whole, load_task(measured["task"]), told,
-            *([by_people] if by_people else []),
+            *([by_people] if by_people else []), *([held_out] if held_out else []),
         )  # fmt: skip
         return cls(session, measured, coverage_config, config, key)
 
@@ -162,14 +183,19 @@ class _Stage:
             corpora = Corpora.read(reader, self.coverage_config.anchor, self.coverage_config.seed)
         encoder = session.encoder(open_sae(session, measured["sae_id"]), task.roles)
         gates = build_gates(session, corpora, gap, encoder, task, self.config, judge=judge)
-        ledger = FileLedger(session, scope.subject)
-        filler = open_filler(self, scope.subject, client, encoder, gates, ledger)
+        steerer = self._steerer(client, encoder, gap, briefs)
         ended = dict[int, FeatureResult]()
+
+        def standing() -> str:
+            return _standing(ended, len(briefs), client)
+
+        ledger = FileLedger(session, scope.subject, standing)
+        filler = open_filler(self, scope.subject, client, encoder, gates, ledger, briefs, steerer)
 
         def keep(result: FeatureResult) -> None:
             ended[result.brief.feature_id] = result
             write_feature(session, scope, measured["coverage_id"], result, client.name)
-            session.progress.update("synthesize features", len(ended), len(briefs), _note(ended, len(briefs), client))
+            session.progress.update("synthesize features", len(ended), len(briefs), f"features{standing()}")
 
         results = filler.fill_all(briefs, keep)
         return summarise(gap, encoder, measured, results, scope.subject) | {
@@ -180,6 +206,24 @@ class _Stage:
             "gates": gates.after.calibration(),
         }
 
+    def _steerer(
+        self, client: LLMClient, encoder: SaeEncoder, gap: Gap, briefs: Sequence[FeatureBrief]
+    ) -> Steerer | None:
+        if self.config.strategy not in PUSHED:
+            return None
+        from facviz.llm.local import LocalChat
+        from facviz.pipeline.steering import FeatureSteerer
+
+        assert isinstance(client, LocalChat)  # the config allows no other provider
+        examples = [Document.from_text(span.text) for brief in briefs for span in brief.spans]
+        return FeatureSteerer(client, encoder, gap.p95, examples)
+
+    def baseline(self, synth_id: str, briefs: Sequence[FeatureBrief], *, is_sampling: bool) -> BaselineRun:
+        """The same run by a strategy that does not know what is missing."""
+        is_small = self.config.provider == LOCAL
+        run = self.session, self.measured, self.coverage_config, self.config, synth_id, briefs
+        return BaselineRun(*run, is_sampling=is_sampling, is_small=is_small)
+
     def outlook(
         self, briefs: Sequence[FeatureBrief], synth_id: str, *, is_sampling: bool
     ) -> tuple[int, int, list[LLMRequest]]:
@@ -187,8 +231,10 @@ class _Stage:
 
         Later batches depend on what earlier ones bring, so their requests are of about the right length, not the words.
         """
-        config, strategy = self.config, STRATEGIES[self.config.strategy](self.config)
         ledger = FileLedger(self.session, synth_id)
+        if self.config.strategy in BASELINES:
+            return self.baseline(synth_id, briefs, is_sampling=is_sampling).outlook(ledger)
+        config, strategy = self.config, _strategy(self.config)
         asker = Asker(synth_id, strategy, config, is_sampling=is_sampling, is_small=config.provider == LOCAL)
         n_calls, n_cached, requests = 0, 0, list[LLMRequest]()
         for brief in briefs:
@@ -204,6 +250,26 @@ class _Stage:
                     n_cached += len(found)
                     tried += found
         return n_calls, n_cached, requests
+
+
+def _strategy(config: SynthesisConfig, steerer: Steerer | None = None) -> Strategy:
+    """The targeted strategy of a config; without a steerer one that pushes only plans."""
+    return steered(config, steerer) if config.strategy in PUSHED else STRATEGIES[config.strategy](config)
+
+
+def _templates(config: SynthesisConfig, task: TaskGuideline) -> tuple[str, ...]:
+    """Every prompt of a run: a changed text is another one."""
+    if config.strategy in BASELINES:
+        check_baseline(config)
+        asked = baseline_templates(config.strategy)
+    elif config.strategy in STRATEGIES or config.strategy in PUSHED:
+        asked = _strategy(config).templates
+    else:
+        known = ", ".join((*STRATEGIES, *PUSHED, *BASELINES))
+        raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
+    if config.strategy not in BASELINES or config.strategy == RANDOM_FEATURE:
+        asked = (*asked, *frame_templates(format_of(task), has_schema=takes_schema(config)))
+    return (*asked, *([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
 
 
 def _resolved(config: SynthesisConfig) -> SynthesisConfig:
@@ -231,12 +297,11 @@ def _refuse(measured: Mapping[str, Any]) -> None:
         raise CoverageError("No relevant feature is missing, so there is nothing to synthesize.")
 
 
-def _note(ended: Mapping[int, FeatureResult], n_features: int, client: LLMClient) -> str:
-    """How far it is and what it will come to at the pace so far."""
+def _standing(ended: Mapping[int, FeatureResult], n_features: int, client: LLMClient) -> str:
+    """How far the run is and what it will come to at the pace so far."""
     states = Counter(str(result.state) for result in ended.values())
-    n_candidates = sum(len(result.candidates) for result in ended.values())
-    note = f"features, {states['filled']} filled, {n_candidates:,} candidates"
+    note = f", {states['filled']} of {len(ended)} filled"
     if not isinstance(client, PaidLLM):
         return note
     spent = spent_usd(client)
-    return f"{note}, ${spent:.4f} spent, about ${spent * n_features / len(ended):.4f} in all"
+    return f"{note}, ${spent:.4f} spent" + (f", about ${spent * n_features / len(ended):.4f} in all" if ended else "")

@@ -81,7 +81,15 @@ def _as_strict_as(gates: Mapping[str, Any]) -> SynthesisConfig:
 def _edited(row: Mapping[str, Any], text: str, act: float, peak: int, gates: Mapping[str, Any]) -> Candidate:
     """The candidate with its new text and measures, as the gates take it."""
     kept = {f.name: row[f.name] for f in dataclasses.fields(Candidate)}
-    changed = {"text": text, "act": act, "peak_token": peak, "gates": gates, "accepted": False, "reject_reason": None}
+    changed = {
+        "text": text,
+        "fields": None,
+        "act": act,
+        "peak_token": peak,
+        "gates": gates,
+        "accepted": False,
+        "reject_reason": None,
+    }
     return Candidate(**kept | changed)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from facviz.config import SynthesisConfig
 from facviz.records import Candidate, LLMRequest
-from facviz.synthesis.axes import AXES, AXES_TEMPLATE, AxisCounts, Drawn, draw_axes, with_axes
+from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts, Drawn, draw_axes, with_axes
 from facviz.synthesis.order import batch_sizes
 from facviz.synthesis.plan import BatchPlace, FeatureBrief
 from facviz.synthesis.strategies import PAIRS, TUNE, Prompted, Step, Strategy, Turn
@@ -124,8 +124,8 @@ class Asker:
         for prompted in prompts:
             for n in batch_sizes(prompted.n, REPLIES_A_DRAW if self.is_sampling else 1):
                 seed = place.rng_seed(self.config.rng_seed, len(parts))
-                n_axes = min(AXES_SAID_SMALL if self.is_small else AXES_SAID, len(AXES))
-                drawn = draw_axes(of_feature, of_run, n_axes=n_axes, rng_seed=seed)
+                n_axes = min(AXES_SAID_SMALL if self.is_small else AXES_SAID, len(prompted.axes))
+                drawn = draw_axes(of_feature, of_run, n_axes=n_axes, rng_seed=seed, among=prompted.axes)
                 messages = with_axes(prompted.messages, drawn)
                 parts.append(Part(dataclasses.replace(prompted, messages=messages, n=n), drawn))
         return tuple(parts)
@@ -135,10 +135,11 @@ class Asker:
         return LLMRequest(
             prompted.messages,
             n=prompted.n,
-            max_tokens=config.max_tokens,
+            max_tokens=max(config.max_tokens, prompted.max_tokens),
             temperature=config.temperature,
             top_p=config.top_p,
             rng_seed=place.rng_seed(config.rng_seed, number),
+            schema=prompted.schema,
             prompt=prompted.prompt,
             steering=prompted.steering,
         )

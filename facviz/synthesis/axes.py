@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,8 @@ from facviz.prompts import render
 from facviz.records import Candidate, Message
 
 AXES_TEMPLATE = "synthesize_axes.v1"
+AXES_OF_FORMS = ("persona", "register", "topic")
+"""Axes that leave a sample of several parts its form; length and shape of those are the format's own."""
 UNSAID = ""
 """The value that leaves an axis out of the request."""
 AXES: Mapping[str, tuple[str, ...]] = {
@@ -54,11 +56,13 @@ class AxisCounts:
         return accepted, rejected
 
 
-def draw_axes(feature: AxisCounts, run: AxisCounts, *, n_axes: int, rng_seed: int) -> dict[str, str]:
-    """`n_axes` axes at random, in their order, each with its drawn value, which may be `UNSAID`."""
+def draw_axes(
+    feature: AxisCounts, run: AxisCounts, *, n_axes: int, rng_seed: int, among: Collection[str] = tuple(AXES)
+) -> dict[str, str]:
+    """`n_axes` axes of those at random, in their order, each with its drawn value, which may be `UNSAID`."""
     rng = np.random.default_rng(rng_seed)
-    chosen = sorted(rng.permutation(len(AXES))[:n_axes])
-    names = [name for place, name in enumerate(AXES) if place in chosen]
+    usable = [name for name in AXES if name in among]
+    names = [usable[place] for place in sorted(rng.permutation(len(usable))[:n_axes])]
     drawn = {}
     for axis in names:
         draws = [rng.beta(*_belief(feature, run, axis, value)) for value in AXES[axis]]

@@ -47,10 +47,18 @@ def overlaps(name: str) -> str:
 class TextGates:
     """Artefacts, length, duplicates, leaks, copying and repetition; knows the corpora and all that was accepted.
 
-    `evaluation_sets` are the texts of each dataset that something will be tested on, by its name.
+    `evaluation_sets` are the texts of each dataset that something will be tested on, by its name; `words` are the
+    fewest and the most that a sample may have.
     """
 
-    def __init__(self, known_texts: Iterable[str], evaluation_sets: Mapping[str, Iterable[str]] | None = None) -> None:
+    def __init__(
+        self,
+        known_texts: Iterable[str],
+        evaluation_sets: Mapping[str, Iterable[str]] | None = None,
+        *,
+        words: tuple[int, int] = (MIN_WORDS, MAX_WORDS),
+    ) -> None:
+        self._words = words
         self._known = {normalised(t) for t in known_texts}
         self._corpus = [f" {text} " for text in sorted(self._known)]
         self._formulas: dict[str, bool] = {}
@@ -72,7 +80,7 @@ class TextGates:
         artefact = artefact_in(text)
         if artefact is not None:
             return gates | {"artefact": artefact}, "artefact"
-        if not MIN_WORDS <= len(words) <= MAX_WORDS:
+        if not self._words[0] <= len(words) <= self._words[1]:
             return gates, "length"
         if normalised(text) in self._known:
             return gates, "duplicate"

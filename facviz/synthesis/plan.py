@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from facviz.records import Document, Message, Span, TaskGuideline
+from facviz.records import Document, Span, TaskGuideline
+from facviz.synthesis.formats import SampleFormat, format_of
 
 VERIFICATION_MARGIN = 1.05
 """A sample is accepted above this multiple of δ, so that rounding elsewhere cannot undo it (design §3)."""
@@ -29,9 +32,14 @@ class FeatureBrief:
         """Activation a sample must exceed."""
         return max(VERIFICATION_MARGIN * self.act_threshold, 0.0)
 
-    def document(self, text: str) -> Document:
+    @property
+    def format(self) -> SampleFormat:
+        """How the task's samples are written and read."""
+        return format_of(self.task)
+
+    def document(self, text: str, fields: Mapping[str, Any] | None = None) -> Document:
         """A candidate as the document it is measured, and later exported, as."""
-        return Document((Message(self.task.roles[0], text),))
+        return self.format.restore(text, fields or {}).document
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -62,6 +63,7 @@ class Filler(Protocol):
 
 
 def restore_candidate(row: Mapping[str, Any]) -> Candidate:
-    """A candidate from its dictionary form."""
-    names = {f.name for f in dataclasses.fields(Candidate)}
-    return Candidate(**{k: v for k, v in row.items() if k in names})
+    """A candidate from its dictionary form, or from its row in the tables, where mappings are JSON."""
+    kept = {f.name: row[f.name] for f in dataclasses.fields(Candidate) if f.name in row}
+    decoded = {name: json.loads(value) for name in ("gates", "fields") if isinstance(value := kept.get(name), str)}
+    return Candidate(**kept | decoded)

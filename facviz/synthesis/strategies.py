@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 from facviz.config import SynthesisConfig
 from facviz.records import Candidate, ContrastivePair, Message, PairState, SteeringVector
+from facviz.synthesis.axes import AXES, AXES_OF_FORMS
+from facviz.synthesis.framing import Framed, framed
 from facviz.synthesis.guided import CONTRAST_TEMPLATE, EVIDENCE_TEMPLATE, GUIDED_TEMPLATE, guided_messages
 from facviz.synthesis.pairs import REQUEST_TEMPLATE, STEP_ONE, SYSTEM_TEMPLATE, make_pair, pair_messages
 from facviz.synthesis.plan import FeatureBrief
@@ -57,6 +59,11 @@ class Prompted:
     shown: tuple[str, ...] = ()
     """Texts that stand in it, which a reply must not copy."""
     steering: SteeringVector | None = None
+    schema: Mapping[str, Any] | None = None
+    max_tokens: int = 0
+    """Fewest tokens that leave room for a whole sample; a larger setting holds."""
+    axes: tuple[str, ...] = tuple(AXES)
+    """Prompt axes that may vary it."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Kept in the gates of every candidate that comes of it."""
 
@@ -97,6 +104,8 @@ class Paired:
     """`paper`: a contrastive pair among step-1 candidates, then candidates guided by it (Algorithm 2)."""
 
     min_margin: float
+    has_schema: bool = False
+    """Whether the writer can be held to a JSON schema."""
     name: str = "paper"
 
     @property
@@ -111,11 +120,15 @@ class Paired:
     def prompts(self, brief: FeatureBrief, turn: Turn) -> Sequence[Prompted]:
         """One conversation a batch."""
         if turn.step == PAIRS:
-            messages, shown = pair_messages(brief)
-            return [Prompted(messages, turn.size, REQUEST_TEMPLATE, tuple(shown))]
+            return [_step_one(brief, turn.size, has_schema=self.has_schema)]
         pair = self.pair(brief, turn.tried)
         by_id = {c.candidate_id: c for c in turn.tried}
-        guided = guided_messages(brief, by_id.get(pair.strong_id or ""), by_id.get(pair.weak_id or ""))
+        strong, weak = by_id.get(pair.strong_id or ""), by_id.get(pair.weak_id or "")
+        frame = framed(brief, (strong, weak) if strong and weak else None, has_schema=self.has_schema)
+        if frame is not None:  # its spans stand there as evidence with and without a pair
+            notes = {} if pair.state is PairState.PAIRED else {"evidence": {"pair": str(pair.state)}}
+            return [_in_frame(brief, frame, turn.size, notes)]
+        guided = guided_messages(brief, strong, weak)
         notes = {} if pair.state is PairState.PAIRED else {"evidence": {"pair": str(pair.state), **guided.evidence}}
         return [Prompted(guided.messages, turn.size, guided.prompt, guided.shown, notes=notes)]
 
@@ -128,6 +141,8 @@ class Paired:
 class OneStep:
     """`one-step`: the step-1 prompt alone, its candidates accepted straight from it, as many as `paper` draws."""
 
+    has_schema: bool = False
+    """Whether the writer can be held to a JSON schema."""
     name: str = "one-step"
 
     @property
@@ -141,15 +156,41 @@ class OneStep:
 
     def prompts(self, brief: FeatureBrief, turn: Turn) -> Sequence[Prompted]:
         """The same conversation in every batch."""
-        messages, shown = pair_messages(brief)
-        return [Prompted(messages, turn.size, REQUEST_TEMPLATE, tuple(shown))]
+        return [_step_one(brief, turn.size, has_schema=self.has_schema)]
 
     def pair(self, brief: FeatureBrief, tried: Sequence[Candidate]) -> None:
         """None is made."""
 
 
+def takes_schema(config: SynthesisConfig) -> bool:
+    """Whether the writer of this run is held to a JSON schema; the local model follows none."""
+    return config.provider != "local"
+
+
+def _step_one(brief: FeatureBrief, n: int, *, has_schema: bool) -> Prompted:
+    frame = framed(brief, has_schema=has_schema)
+    if frame is not None:
+        return _in_frame(brief, frame, n, {})
+    messages, shown = pair_messages(brief)
+    return Prompted(messages, n, REQUEST_TEMPLATE, tuple(shown))
+
+
+def _in_frame(brief: FeatureBrief, frame: Framed, n: int, notes: Mapping[str, Any]) -> Prompted:
+    """A conversation that says the form of the task's samples."""
+    return Prompted(
+        frame.messages,
+        n,
+        frame.prompt,
+        frame.shown,
+        schema=frame.schema,
+        max_tokens=frame.max_tokens,
+        axes=AXES_OF_FORMS if brief.format.labels else tuple(AXES),
+        notes=notes,
+    )
+
+
 STRATEGIES: Mapping[str, Callable[[SynthesisConfig], Strategy]] = {
-    "paper": lambda config: Paired(config.min_margin),
-    "one-step": lambda _: OneStep(),
+    "paper": lambda config: Paired(config.min_margin, has_schema=takes_schema(config)),
+    "one-step": lambda config: OneStep(has_schema=takes_schema(config)),
 }
 """Strategies that need nothing but the settings; those that push the model are made where the model is."""

@@ -25,12 +25,17 @@ import json, sys
 from facviz.config import BackboneConfig, CoverageConfig, SynthesisConfig
 from facviz.errors import FacvizError
 from facviz.pipeline import coverage, synthesis
+from facviz.pipeline.gating import Gates
 from facviz.pipeline.session import Session
 from facviz.store.workspace import open_workspace
+from facviz.synthesis.gates import TextGates
+from facviz.synthesis.sample_gates import SampleGates
 from facviz.testing.fakes import SilentProgress
 from facviz.testing.many_features import DATASET, SEED, WordEncoder
 synthesis.open_sae = lambda session, sae_id: None
 Session.encoder = lambda self, sae, roles: WordEncoder({N_FEATURES})
+by_words = lambda session, corpora, *more, **rest: Gates(TextGates(corpora.texts), SampleGates((), None, {{}}))
+synthesis.build_gates = by_words  # the others need models
 root, provider, stage, settings = sys.argv[1:]
 asked = CoverageConfig(anchor=DATASET, seed=SEED, kind="absolute", threshold=0.5, n_bootstrap=10)
 plan = {{"pair_candidates": 4, "batch": 4, "max_candidates": 12, "concurrency": {CONCURRENCY}, "provider": provider}}
@@ -78,7 +83,8 @@ class Day:
         drawn = hashlib.sha256(json.dumps(body["messages"]).encode()).hexdigest()
         words = [f"w{drawn[i : i + 3]}" for i in range(0, 12, 3)]
         fires = feature % 10 != 9 and int(drawn[-1], 16) % 3 == 0
-        return " ".join([*words, f"theme{feature}" if fires else "nothing", "said"])
+        text = " ".join([*words, f"theme{feature}" if fires else "nothing", "said"])
+        return json.dumps({"text": text})
 
 
 @pytest.fixture
@@ -233,6 +239,15 @@ def test_on_a_bad_day_every_feature_ends_in_a_typed_state_and_the_books_add_up(r
         document = Document(tuple(Message(**m) for m in c["messages"]))
         assert document.text == c["text"]
         assert float(encoder.encode_alone(document).max_acts[0, c["feature_id"]]) > 1.05 * c["act_threshold"]
+
+
+@pytest.mark.parametrize("provider", ["openai"], indirect=True)
+def test_a_budget_for_a_model_nobody_priced_is_refused_before_anything_is_asked(root, provider, job):
+    with StubServer(["text"], models=("unheard-of",)) as server:
+        name = provider(server)
+        output, errors = (child := job(root, name, budget_usd=1.0)).communicate(timeout=60)
+    assert (child.returncode, output, server.requests) == (1, "", [])
+    assert errors.startswith("BudgetError: Nobody has priced openai/unheard-of")
 
 
 @pytest.mark.parametrize("provider", ["openai"], indirect=True)

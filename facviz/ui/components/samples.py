@@ -45,6 +45,7 @@ FORMAT_WORDS = {
     "preference": "Preference: chosen and rejected (JSON lines)",
     "alpaca": "Alpaca (JSON lines)",
     "sharegpt": "ShareGPT (JSON lines)",
+    "choices": "Questions with two options (JSON lines)",
     "tsv": "Text and label (TSV)",
     "parquet": "Parquet",
     "hf": "Hugging Face data set (ZIP)",
