@@ -174,8 +174,10 @@ def outcome_words(result: Mapping[str, Any]) -> str:
     )
     states = result.get("states") or {}
     parts += [f"{count(n)} {name.replace('_', ' ')}" for name, n in sorted(states.items()) if n and name != "filled"]
-    parts += [f"{money(result['usd'])} spent"] * bool(result.get("usd"))
-    parts += [str(result["stopped"])] * bool(result.get("stopped"))
+    if result.get("usd"):
+        parts.append(f"{money(result['usd'])} spent")
+    if result.get("stopped"):
+        parts.append(str(result["stopped"]))
     return " · ".join(parts)
 
 
