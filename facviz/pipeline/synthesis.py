@@ -30,7 +30,7 @@ from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
-from facviz.synthesis.baselines import BASELINES, RANDOM_FEATURE, baseline_templates, check_baseline
+from facviz.synthesis.baselines import BASELINES, PLAIN, RANDOM_FEATURE, baseline_templates, check_baseline
 from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.framing import frame_templates
@@ -260,14 +260,14 @@ def _strategy(config: SynthesisConfig, steerer: Steerer | None = None) -> Strate
 def _templates(config: SynthesisConfig, task: TaskGuideline) -> tuple[str, ...]:
     """Every prompt of a run: a changed text is another one."""
     if config.strategy in BASELINES:
-        check_baseline(config)
+        check_baseline(config, task)
         asked = baseline_templates(config.strategy)
     elif config.strategy in STRATEGIES or config.strategy in PUSHED:
         asked = _strategy(config).templates
     else:
         known = ", ".join((*STRATEGIES, *PUSHED, *BASELINES))
         raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
-    if config.strategy not in BASELINES or config.strategy == RANDOM_FEATURE:
+    if config.strategy not in BASELINES or config.strategy in (PLAIN, RANDOM_FEATURE):
         asked = (*asked, *frame_templates(format_of(task), has_schema=takes_schema(config)))
     return (*asked, *([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
 
