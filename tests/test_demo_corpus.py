@@ -11,12 +11,12 @@ import pytest
 
 from facviz.config import load_run_config
 from facviz.corpus import CorpusReader
+from facviz.overlap import normalised, words_of
 from facviz.pipeline.demo import install_demo, shipped_workspace
 from facviz.pipeline.demo_build import tell_story
 from facviz.records import LLMReply, Outcome
 from facviz.sae.formats import load_sae
 from facviz.store.workspace import open_workspace
-from facviz.synthesis.gates import normalised, words_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "demo"
 

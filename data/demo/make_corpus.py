@@ -27,8 +27,8 @@ from facviz.backbone import Backbone, load_backbone
 from facviz.embeddings import SentenceTransformerEmbedder
 from facviz.files import append_line, read_lines
 from facviz.llm.local import LocalChat
+from facviz.overlap import distinct_trigrams, normalised, words_of
 from facviz.records import LLMRequest, Message, Outcome
-from facviz.synthesis.gates import distinct_trigrams, normalised, words_of
 from facviz.synthesis.safety import is_withheld
 
 HERE = Path(__file__).resolve().parent

@@ -110,7 +110,7 @@ class PaidLLM:
                 yield from ((i, k, reply) for i, k in job.places)
         if not pending:
             return
-        self._refuse_unpriced()
+        self.refuse_unpriced()
         run = _Run(self, pending)
         try:
             for job, reply in run.results():
@@ -148,6 +148,8 @@ class PaidLLM:
 
     def _jobs(self, requests: Sequence[LLMRequest]) -> list[_Job]:
         """One job a distinct reply: equal requests share it."""
+        if any(request.steering is not None for request in requests):
+            raise LLMError(f"{self.name} runs elsewhere and cannot be steered; let the local model write instead.")
         price, jobs = self.price, dict[str, _Job]()
         for i, request in enumerate(requests):
             for k in range(request.n):
@@ -182,7 +184,8 @@ class PaidLLM:
         self.ledger.end(call_id, answer.outcome.value, usd, answer.usage, seconds=seconds)
         return _reply(record)
 
-    def _refuse_unpriced(self) -> None:
+    def refuse_unpriced(self) -> None:
+        """Raises BudgetError where a budget is set that nobody could keep."""
         if self.budget_usd is not None and self.price is None:
             raise BudgetError(
                 f"Nobody has priced {self.name}, so a budget cannot be kept: name its price in the file that "

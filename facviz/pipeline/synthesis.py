@@ -7,33 +7,40 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facviz.config import CoverageConfig, SynthesisConfig, fingerprint
 from facviz.errors import CoverageError, InputError, SaturatedError
 from facviz.llm.calls import PaidLLM
 from facviz.llm.estimate import Estimate
 from facviz.llm.providers import AUTO, choose_provider
+from facviz.pipeline.gating import Corpora, Gates, build_gates
 from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.sae import open_sae
+from facviz.pipeline.sample_judging import SAMPLE_TEMPLATE, judge_model, label_gate
 from facviz.pipeline.session import CODE_VERSION, Session
-from facviz.pipeline.synthesis_inputs import corpus_texts, read_briefs, words_of_people
+from facviz.pipeline.synthesis_inputs import read_briefs, words_of_people
 from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
 from facviz.prompts import load_task, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, LLMRequest
-from facviz.store.gap import read_gap
+from facviz.records import Candidate, Document, LLMRequest
+from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
 from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.framing import frame_templates
-from facviz.synthesis.gates import GATES_VERSION, TextGates
+from facviz.synthesis.gates import GATES_VERSION
+from facviz.synthesis.labelling import LabelGate
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.results import FeatureResult, Filler
-from facviz.synthesis.strategies import STRATEGIES, takes_schema
+from facviz.synthesis.steered import PUSHED, TUNING, Steerer, steered
+from facviz.synthesis.strategies import STRATEGIES, Strategy, takes_schema
+
+if TYPE_CHECKING:
+    from facviz.activations import SaeEncoder
 
 
 def synthesize(
@@ -47,6 +54,8 @@ def synthesize(
     if stage.config.provider == LOCAL:  # a finished run is told again without loading the model
         return stage.once("", lambda: language_model(session, stage.config, stage.books))
     with language_model(session, stage.config, stage.books) as client:
+        if isinstance(client, PaidLLM):
+            client.refuse_unpriced()
         return stage.once(client.name, lambda: nullcontext(client))
 
 
@@ -71,18 +80,25 @@ def estimate(
 
 
 def open_filler(
-    stage: _Stage, synth_id: str, client: LLMClient, encoder: Encoder, texts: Sequence[str], ledger: FileLedger
+    stage: _Stage,
+    synth_id: str,
+    client: LLMClient,
+    encoder: Encoder,
+    gates: Gates,
+    ledger: FileLedger,
+    steerer: Steerer | None = None,
 ) -> Filler:
-    """What the strategy fills with: the accepted-N engine for every targeted one."""
+    """What the strategy fills with: the accepted-N engine for every targeted one; a strategy that pushes needs one."""
     config = stage.config
     return Synthesizer(
         synth_id,
         client,
         encoder,
-        TextGates(texts, words=format_of(load_task(stage.measured["task"])).words),
+        gates.text,
         ledger,
         config,
-        STRATEGIES[config.strategy](config),
+        _strategy(config, steerer),
+        gates.after,
         is_sampling=not isinstance(client, PaidLLM) or client.adapter.is_sampling,
         is_small=config.provider == LOCAL,
     )
@@ -104,12 +120,13 @@ class _Stage:
     ) -> _Stage:
         _refuse(measured)
         config = _resolved(config)
-        if config.strategy not in STRATEGIES:
-            raise InputError(f"The strategy {config.strategy} is unknown here; choose {', '.join(STRATEGIES)}.")
-        form = format_of(load_task(measured["task"]))
-        frame = frame_templates(form, has_schema=takes_schema(config))
-        templates = (*STRATEGIES[config.strategy](config).templates, *frame)
-        told = [GATES_VERSION, *map(template_text, (*templates, *([AXES_TEMPLATE] if config.axes else [])))]
+        if config.strategy not in (*STRATEGIES, *PUSHED):
+            known = ", ".join((*STRATEGIES, *PUSHED))
+            raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
+        frame = frame_templates(format_of(load_task(measured["task"])), has_schema=takes_schema(config))
+        templates = (*_strategy(config).templates, *frame)
+        templates += (*([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
+        told = [GATES_VERSION, *map(template_text, templates), *([TUNING] if config.strategy in PUSHED else [])]
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
         by_people = words_of_people(session, measured)
@@ -148,22 +165,32 @@ class _Stage:
 
     def run(self, scope: Scope, client: LLMClient) -> dict[str, Any]:
         """Every feature attempted, written as it ends, and coverage measured again."""
-        session, measured = self.session, self.measured
+        with judge_model(self.session, self.config, self.books) as judge:
+            return self._run(scope, client, label_gate(judge, client.name, self.config.rng_seed))
+
+    def _run(self, scope: Scope, client: LLMClient, judge: LabelGate | None) -> dict[str, Any]:
+        session, measured, task = self.session, self.measured, load_task(self.measured["task"])
         with session.workspace.reader() as reader:
             gap = read_gap(
                 reader, measured["sae_id"], measured["task"], measured["relevance_source"], self.coverage_config
             )
             briefs = read_briefs(reader, measured, self.coverage_config, self.config)
-            texts = corpus_texts(reader, (self.coverage_config.anchor, self.coverage_config.seed))
-        encoder = session.encoder(open_sae(session, measured["sae_id"]), load_task(measured["task"]).roles)
-        ledger = FileLedger(session, scope.subject)
-        filler = open_filler(self, scope.subject, client, encoder, texts, ledger)
+            corpora = Corpora.read(reader, self.coverage_config.anchor, self.coverage_config.seed)
+        encoder = session.encoder(open_sae(session, measured["sae_id"]), task.roles)
+        gates = build_gates(session, corpora, gap, encoder, task, self.config, judge=judge)
+        steerer = self._steerer(client, encoder, gap, briefs)
         ended = dict[int, FeatureResult]()
+
+        def standing() -> str:
+            return _standing(ended, len(briefs), client)
+
+        ledger = FileLedger(session, scope.subject, standing)
+        filler = open_filler(self, scope.subject, client, encoder, gates, ledger, steerer)
 
         def keep(result: FeatureResult) -> None:
             ended[result.brief.feature_id] = result
             write_feature(session, scope, measured["coverage_id"], result, client.name)
-            session.progress.update("synthesize features", len(ended), len(briefs), _note(ended, len(briefs), client))
+            session.progress.update("synthesize features", len(ended), len(briefs), f"features{standing()}")
 
         results = filler.fill_all(briefs, keep)
         return summarise(gap, encoder, measured, results, scope.subject) | {
@@ -171,7 +198,20 @@ class _Stage:
             "generator": client.name,
             "usd": spent_usd(client),
             "stopped": filler.stopped or None,
+            "gates": gates.after.calibration(),
         }
+
+    def _steerer(
+        self, client: LLMClient, encoder: SaeEncoder, gap: Gap, briefs: Sequence[FeatureBrief]
+    ) -> Steerer | None:
+        if self.config.strategy not in PUSHED:
+            return None
+        from facviz.llm.local import LocalChat
+        from facviz.pipeline.steering import FeatureSteerer
+
+        assert isinstance(client, LocalChat)  # the config allows no other provider
+        examples = [Document.from_text(span.text) for brief in briefs for span in brief.spans]
+        return FeatureSteerer(client, encoder, gap.p95, examples)
 
     def outlook(
         self, briefs: Sequence[FeatureBrief], synth_id: str, *, is_sampling: bool
@@ -180,7 +220,7 @@ class _Stage:
 
         Later batches depend on what earlier ones bring, so their requests are of about the right length, not the words.
         """
-        config, strategy = self.config, STRATEGIES[self.config.strategy](self.config)
+        config, strategy = self.config, _strategy(self.config)
         ledger = FileLedger(self.session, synth_id)
         asker = Asker(synth_id, strategy, config, is_sampling=is_sampling, is_small=config.provider == LOCAL)
         n_calls, n_cached, requests = 0, 0, list[LLMRequest]()
@@ -197,6 +237,11 @@ class _Stage:
                     n_cached += len(found)
                     tried += found
         return n_calls, n_cached, requests
+
+
+def _strategy(config: SynthesisConfig, steerer: Steerer | None = None) -> Strategy:
+    """The targeted strategy of a config; without a steerer one that pushes only plans."""
+    return steered(config, steerer) if config.strategy in PUSHED else STRATEGIES[config.strategy](config)
 
 
 def _resolved(config: SynthesisConfig) -> SynthesisConfig:
@@ -224,12 +269,11 @@ def _refuse(measured: Mapping[str, Any]) -> None:
         raise CoverageError("No relevant feature is missing, so there is nothing to synthesize.")
 
 
-def _note(ended: Mapping[int, FeatureResult], n_features: int, client: LLMClient) -> str:
-    """How far it is and what it will come to at the pace so far."""
+def _standing(ended: Mapping[int, FeatureResult], n_features: int, client: LLMClient) -> str:
+    """How far the run is and what it will come to at the pace so far."""
     states = Counter(str(result.state) for result in ended.values())
-    n_candidates = sum(len(result.candidates) for result in ended.values())
-    note = f"features, {states['filled']} filled, {n_candidates:,} candidates"
+    note = f", {states['filled']} of {len(ended)} filled"
     if not isinstance(client, PaidLLM):
         return note
     spent = spent_usd(client)
-    return f"{note}, ${spent:.4f} spent, about ${spent * n_features / len(ended):.4f} in all"
+    return f"{note}, ${spent:.4f} spent" + (f", about ${spent * n_features / len(ended):.4f} in all" if ended else "")

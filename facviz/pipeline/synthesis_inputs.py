@@ -1,4 +1,4 @@
-"""What synthesis is told of a coverage run: the missing features to attempt, and the texts nobody may hand back."""
+"""What synthesis is told of a coverage run: the missing features to attempt, and their evidence."""
 
 from __future__ import annotations
 
@@ -57,11 +57,6 @@ def read_briefs(
         )
         for row in chosen
     ]
-
-
-def corpus_texts(reader: Reader, names: Sequence[str]) -> list[str]:
-    """Texts of datasets, in their order."""
-    return [r["text"] for n in names for r in reader.rows("documents", dataset_id=reader.dataset(n)["dataset_id"])]
 
 
 def _chosen(missing: Sequence[Mapping[str, Any]], config: SynthesisConfig) -> list[Mapping[str, Any]]:

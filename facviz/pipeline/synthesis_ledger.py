@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from facviz.files import append_line, read_lines
@@ -14,10 +14,13 @@ from facviz.synthesis.results import restore_candidate
 
 
 class FileLedger:
-    """One line a batch, fsynced, found by its place and never by its line; tells progress as batches are finished."""
+    """One line a batch, fsynced, found by its place and never by its line; tells progress as batches are finished.
 
-    def __init__(self, session: Session, synth_id: str) -> None:
-        self._session = session
+    `standing` is added to that: how far the whole run is.
+    """
+
+    def __init__(self, session: Session, synth_id: str, standing: Callable[[], str] = lambda: "") -> None:
+        self._session, self._standing = session, standing
         self._path = session.workspace.root / "synthesis" / f"{synth_id}.jsonl"
         self._batches = {self._key(e): e["candidates"] for e in read_lines(self._path)}
         self.n_candidates = sum(len(batch) for batch in self._batches.values())
@@ -33,7 +36,7 @@ class FileLedger:
         entry = {"feature_id": place.feature_id, "step": place.step, "round": place.round, "candidates": rows}
         append_line(self._path, entry)
         self.n_candidates += len(rows)
-        note = f"candidates, feature {place.feature_id}, {place.step} batch {place.round}"
+        note = f"candidates, feature {place.feature_id}, {place.step} batch {place.round}{self._standing()}"
         self._session.progress.update("synthesize", self.n_candidates, None, note)
 
     @staticmethod

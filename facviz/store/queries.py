@@ -78,6 +78,10 @@ NAMED_QUERIES = {
         ORDER BY relevance_score DESC, feature_id""",
     "candidates": """
         SELECT * FROM current_candidate WHERE synth_id = $synth_id ORDER BY feature_id, step DESC, round, slot""",
+    "candidate": """
+        SELECT c.*, f.coverage_id FROM candidate c
+        JOIN (SELECT DISTINCT synth_id, coverage_id FROM synthesis_feature) f USING (synth_id)
+        WHERE c.candidate_id = $candidate_id""",
     "pairs": "SELECT * FROM pair WHERE synth_id = $synth_id ORDER BY feature_id",
     "synthesis_features": "SELECT * FROM synthesis_feature WHERE synth_id = $synth_id ORDER BY feature_id",
     "syntheses": """

@@ -86,7 +86,7 @@ class Synthesizer:
         run = _Run(self, briefs, on_result or (lambda _: None))
         courses = [_Course(brief, self._plan(0)) for brief in briefs]
         run.through(courses)
-        for number in range(1, self.config.passes):
+        for number in range(1, self.config.passes if self.config.step != "pairs" else 1):
             again = [c for c in courses if run.is_uncovered(c)] if not self.stopped else []
             for course in again:
                 course.begin(self._plan(number))
@@ -168,13 +168,12 @@ class _Run:
                 place = next_feature([c.brief for c in waiting], config.order, self._seen, config)
                 under_way.append(waiting.pop(place))
                 under_way[-1].advance(config)
-            under_way = [course for course in under_way if not self._is_over(course)]
-            if under_way:
-                self._wave(under_way)
+            self._wave([course for course in under_way if course.state is None])
+            if not self._engine.stopped:
+                under_way = [course for course in under_way if not self._is_over(course)]
         for course in [*under_way, *waiting]:
-            if course.state is None:
-                course.state = FeatureState.BUDGET
-                self._on_result(self.result(course))
+            course.state = course.state or FeatureState.BUDGET
+            self._on_result(self.result(course))
 
     def _is_over(self, course: _Course) -> bool:
         if course.state is None:
@@ -261,7 +260,7 @@ class _Run:
         return dataclasses.replace(candidate, gates={**candidate.gates, **measures}, reject_reason=reason)
 
     def _verify_one(self, brief: FeatureBrief, candidate: Candidate, ask: Ask) -> Candidate:
-        alone = self._engine.encoder.encode_alone(brief.document(candidate.text, candidate.fields))
+        alone = self._engine.encoder.encode_alone(brief.document_of(candidate))
         act, peak = act_of(alone, 0, brief.feature_id)
         reason = None if act > brief.bar and act > 0 else "target does not fire alone"
         gates = {**candidate.gates, "verified_act": act}

@@ -53,7 +53,7 @@ def test_a_pair_does_not_depend_on_the_order_of_its_candidates():
     assert len(pairs) == 1
 
 
-def test_a_gap_below_the_margin_is_recorded_as_no_contrast():
+def test_defect_29_a_gap_below_the_margin_is_recorded_as_no_contrast():
     tried = [candidate(0.75, 0), candidate(0.5, 1)]
     assert make_pair(bare_brief(2.0), tried, 0.125).state is PairState.PAIRED
     pair = make_pair(bare_brief(2.0), tried, 0.25)
@@ -78,7 +78,7 @@ def test_no_candidates_at_all_is_none_active():
     assert make_pair(bare_brief(1.0), [], 0.1).state is PairState.NONE_ACTIVE
 
 
-def test_step_two_without_a_pair_ends_on_the_strongest_span_with_what_was_measured_of_it(brief):
+def test_defect_29_step_two_without_a_pair_ends_on_the_strongest_span_with_what_was_measured_of_it(brief):
     strong, weak = brief.spans[0], dataclasses.replace(brief.spans[1], act=0.7)
     told = guided_messages(dataclasses.replace(brief, spans=(strong, weak)), None, candidate(1.0, 0))
     assert [m.content for m in told.messages if m.role == "assistant"] == [weak.text, strong.text]

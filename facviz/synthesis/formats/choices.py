@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from facviz.overlap import normalised, words_of
 from facviz.records import Document
 from facviz.synthesis.formats.base import Fields, Parsed, SampleFormat
 from facviz.synthesis.formats.cleaning import (
@@ -28,7 +29,6 @@ from facviz.synthesis.formats.cleaning import (
     text_schema,
 )
 from facviz.synthesis.formats.cues import first_view, leaning, threatens
-from facviz.synthesis.gates import normalised, words_of
 
 PUBLISHED = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
 """Fields of the published evaluation data, read and written as they are."""

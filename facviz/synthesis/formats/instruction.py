@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from facviz.overlap import normalised, words_of
 from facviz.records import Document, Message
 from facviz.synthesis.formats.base import Fields, Parsed, SampleFormat
 from facviz.synthesis.formats.cleaning import (
@@ -21,7 +22,6 @@ from facviz.synthesis.formats.cleaning import (
     text_schema,
     without_markers,
 )
-from facviz.synthesis.gates import normalised, words_of
 
 MAX_ANSWER_WORDS = 599
 MIN_WORDS, MAX_INSTRUCTION_WORDS = 3, 150
@@ -57,7 +57,7 @@ class InstructionAnswer(SampleFormat):
             check_fields(found, ("instruction", "answer"))
             instruction, answer = read_text(found, "instruction"), read_text(found, "answer")
         instruction = filled(clean_text(instruction), "instruction")
-        answer = without_markers(answer)  # kept to the letter: code in it may write `\n`
+        answer = without_markers(answer).expandtabs(4)  # else kept to the letter: code in it may write `\n`
         _check(instruction, answer)
         return self._parsed({"instruction": instruction, "answer": answer})
 

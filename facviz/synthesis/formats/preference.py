@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from facviz.overlap import normalised, words_of
 from facviz.records import Document, Message
 from facviz.synthesis.formats.base import Fields, Parsed, SampleFormat
 from facviz.synthesis.formats.cleaning import (
@@ -24,7 +25,6 @@ from facviz.synthesis.formats.cleaning import (
     read_text,
     text_schema,
 )
-from facviz.synthesis.gates import normalised, words_of
 
 MAX_TURNS = 7
 MAX_LENGTH_RATIO = 2.0

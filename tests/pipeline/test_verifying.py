@@ -1,0 +1,60 @@
+"""An edited sample is measured again from its new text, and every gate looks at it again."""
+
+from __future__ import annotations
+
+import pytest
+
+from facviz import open_workspace
+from facviz.config import load_run_config
+from facviz.errors import InputError
+from facviz.pipeline.session import Session
+from facviz.pipeline.verifying import verify_edit
+from facviz.testing.fakes import SilentProgress
+from facviz.testing.planted import STRENGTHS, WORDS
+
+
+@pytest.fixture
+def workspace(loop_copy):
+    return open_workspace(loop_copy / "workspace")
+
+
+@pytest.fixture
+def verify(loop_copy, workspace):
+    session = Session(workspace, load_run_config(loop_copy / "planted.toml").backbone, SilentProgress())
+    return lambda candidate_id, text: verify_edit(session, candidate_id, text)
+
+
+@pytest.fixture
+def sample(workspace):
+    """The first accepted candidate."""
+    with workspace.reader() as reader:
+        return reader.rows("samples")[0]
+
+
+def test_an_edit_that_keeps_the_word_is_accepted_with_its_activation_and_place(verify, sample):
+    word = WORDS[sample["feature_id"]]
+    told = verify(sample["candidate_id"], f"grape flame grape {word}")
+    assert (told["accepted"], told["reject_reason"]) == (True, None)
+    assert told["act"] == told["gates"]["verified_act"] == STRENGTHS[word]
+    assert told["act_threshold"] == sample["act_threshold"]
+    assert told["peak_token"] == 5  # the template's two tokens come first
+
+
+def test_an_edit_that_drops_the_word_is_turned_down(verify, sample):
+    told = verify(sample["candidate_id"], "grape flame grape house")
+    assert (told["accepted"], told["reject_reason"], told["act"]) == (False, "target does not fire alone", 0.0)
+
+
+def test_an_edit_into_a_text_of_the_corpus_or_into_another_sample_is_a_duplicate(verify, workspace, sample):
+    with workspace.reader() as reader:
+        [anchor] = [d for d in reader.rows("datasets") if d["name"] == "anchor"]
+        corpus = reader.rows("documents", dataset_id=anchor["dataset_id"])[0]["text"]
+        other = reader.rows("samples")[1]
+    assert verify(sample["candidate_id"], corpus)["reject_reason"] == "duplicate"
+    assert verify(sample["candidate_id"], other["text"])["reject_reason"] == "duplicate"
+    assert verify(other["candidate_id"], other["text"])["reject_reason"] != "duplicate"
+
+
+def test_an_unknown_candidate_is_refused(verify):
+    with pytest.raises(InputError, match="no candidate 'nobody'"):
+        verify("nobody", "grape flame grape house")
