@@ -33,15 +33,15 @@ def sample(workspace):
 
 def test_an_edit_that_keeps_the_word_is_accepted_with_its_activation_and_place(verify, sample):
     word = WORDS[sample["feature_id"]]
-    told = verify(sample["candidate_id"], f"grape flame grape {word}")
+    told = verify(sample["candidate_id"], f"grape flame grape house {word}")
     assert (told["accepted"], told["reject_reason"]) == (True, None)
     assert told["act"] == told["gates"]["verified_act"] == STRENGTHS[word]
     assert told["act_threshold"] == sample["act_threshold"]
-    assert told["peak_token"] == 5  # the template's two tokens come first
+    assert told["peak_token"] == 6  # the template's two tokens come first
 
 
 def test_an_edit_that_drops_the_word_is_turned_down(verify, sample):
-    told = verify(sample["candidate_id"], "grape flame grape house")
+    told = verify(sample["candidate_id"], "grape flame grape house lemon")
     assert (told["accepted"], told["reject_reason"], told["act"]) == (False, "target does not fire alone", 0.0)
 
 
