@@ -31,7 +31,7 @@ DEFECTS = {
     28: "no row is lost to a lone quote",
     29: "a pair needs contrast, and no corpus span takes its place",
     30: "what belongs to a sample is a typed field",
-    31: "proper roles, a generation prompt and seeds, and none of their marks in a text",
+    31: "proper roles, a generation prompt and seeds; headers and prefixes never leak into texts",
     32: "examples pass the checks of what they are examples of",
     33: "replies are validated, never cut or split into shape",
     34: "failures are recorded by what made them",

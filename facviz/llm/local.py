@@ -25,7 +25,11 @@ _LIKELIEST = 1024  # the nucleus is nearly always among these; where it is not, 
 
 
 class LocalChat:
-    """Samples replies in batches; what the prompts of a batch begin with is read once, its cache shared."""
+    """Samples replies in batches; what the prompts of a batch begin with is read once, its cache shared.
+
+    A request with nobody to answer, its messages only a system message or none, gets what a user might ask instead: the
+    model continues the template's user turn (Magpie).
+    """
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -121,7 +125,9 @@ class LocalChat:
         return read.logits[:, -1], mask
 
     def _prompt(self, request: LLMRequest) -> list[int]:
-        ids = self._renderer.generation_prompt(request.messages)
+        is_asked = any(message.role != "system" for message in request.messages)
+        read = self._renderer.generation_prompt if is_asked else self._renderer.query_prompt
+        ids = read(request.messages)
         limit = getattr(self._backbone.model.config, "max_position_embeddings", None)
         if limit is not None and len(ids) + request.max_tokens > limit:
             raise LLMError(f"The prompt has {len(ids)} tokens, too many for {self.name}; show fewer spans.")

@@ -70,6 +70,12 @@ class Corpora:
         return [text for corpus in self.known for text in corpus.texts]
 
 
+def evaluation_sets(session: Session) -> list[str]:
+    """Ids of the datasets that no sample may stand in: with another one, other samples pass."""
+    with session.workspace.reader() as reader:
+        return sorted(row["dataset_id"] for row in reader.rows("datasets") if row["role"] == EVALUATION_ROLE)
+
+
 def _corpus(reader: Reader, row: dict[str, Any]) -> Corpus:
     return Corpus(row["dataset_id"], row["name"], tuple(load_documents(reader, row["dataset_id"])))
 

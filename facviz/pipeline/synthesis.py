@@ -14,21 +14,23 @@ from facviz.errors import CoverageError, InputError, SaturatedError
 from facviz.llm.calls import PaidLLM
 from facviz.llm.estimate import Estimate
 from facviz.llm.providers import AUTO, choose_provider
-from facviz.pipeline.gating import Corpora, Gates, build_gates
+from facviz.pipeline.gating import Corpora, Gates, build_gates, evaluation_sets
 from facviz.pipeline.models import LOCAL, language_model, paid_model, spent_usd
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.sample_judging import SAMPLE_TEMPLATE, judge_model, label_gate
 from facviz.pipeline.session import CODE_VERSION, Session
+from facviz.pipeline.synthesis_baselines import BaselineRun
 from facviz.pipeline.synthesis_inputs import read_briefs, words_of_people
 from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
 from facviz.prompts import load_task, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, Document, LLMRequest
+from facviz.records import PLAIN_TEXT, Candidate, Document, LLMRequest, TaskGuideline
 from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
+from facviz.synthesis.baselines import BASELINES, RANDOM_FEATURE, baseline_templates, check_baseline
 from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.framing import frame_templates
@@ -86,10 +88,18 @@ def open_filler(
     encoder: Encoder,
     gates: Gates,
     ledger: FileLedger,
+    briefs: Sequence[FeatureBrief],
     steerer: Steerer | None = None,
 ) -> Filler:
-    """What the strategy fills with: the accepted-N engine for every targeted one; a strategy that pushes needs one."""
+    """What the strategy fills with: the accepted-N engine for every targeted one, a pool for a baseline.
+
+    A strategy that pushes the model needs a steerer.
+    """
     config = stage.config
+    is_sampling = not isinstance(client, PaidLLM) or client.adapter.is_sampling
+    if config.strategy in BASELINES:
+        run = stage.baseline(synth_id, briefs, is_sampling=is_sampling)
+        return run.filler(client, encoder, gates.text, ledger, gates.after)
     return Synthesizer(
         synth_id,
         client,
@@ -99,7 +109,7 @@ def open_filler(
         config,
         _strategy(config, steerer),
         gates.after,
-        is_sampling=not isinstance(client, PaidLLM) or client.adapter.is_sampling,
+        is_sampling=is_sampling,
         is_small=config.provider == LOCAL,
     )
 
@@ -120,19 +130,16 @@ class _Stage:
     ) -> _Stage:
         _refuse(measured)
         config = _resolved(config)
-        if config.strategy not in (*STRATEGIES, *PUSHED):
-            known = ", ".join((*STRATEGIES, *PUSHED))
-            raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
-        frame = frame_templates(format_of(load_task(measured["task"])), has_schema=takes_schema(config))
-        templates = (*_strategy(config).templates, *frame)
-        templates += (*([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
-        told = [GATES_VERSION, *map(template_text, templates), *([TUNING] if config.strategy in PUSHED else [])]
+        task = load_task(measured["task"])
+        told: list[object] = [GATES_VERSION, *map(template_text, _templates(config, task))]
+        told += [task.format] if task.format != PLAIN_TEXT else []
+        told += [TUNING] if config.strategy in PUSHED else []
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
-        by_people = words_of_people(session, measured)
+        by_people, held_out = words_of_people(session, measured), evaluation_sets(session)
         key = fingerprint(
-            "synthesis", CODE_VERSION, measured["coverage_id"], whole, load_task(measured["task"]), told,
-            *([by_people] if by_people else []),
+            "synthesis", CODE_VERSION, measured["coverage_id"], whole, task, told,
+            *([by_people] if by_people else []), *([held_out] if held_out else []),
         )  # fmt: skip
         return cls(session, measured, coverage_config, config, key)
 
@@ -185,7 +192,7 @@ class _Stage:
             return _standing(ended, len(briefs), client)
 
         ledger = FileLedger(session, scope.subject, standing)
-        filler = open_filler(self, scope.subject, client, encoder, gates, ledger, steerer)
+        filler = open_filler(self, scope.subject, client, encoder, gates, ledger, briefs, steerer)
 
         def keep(result: FeatureResult) -> None:
             ended[result.brief.feature_id] = result
@@ -213,6 +220,12 @@ class _Stage:
         examples = [Document.from_text(span.text) for brief in briefs for span in brief.spans]
         return FeatureSteerer(client, encoder, gap.p95, examples)
 
+    def baseline(self, synth_id: str, briefs: Sequence[FeatureBrief], *, is_sampling: bool) -> BaselineRun:
+        """The same run by a strategy that does not know what is missing."""
+        is_small = self.config.provider == LOCAL
+        run = self.session, self.measured, self.coverage_config, self.config, synth_id, briefs
+        return BaselineRun(*run, is_sampling=is_sampling, is_small=is_small)
+
     def outlook(
         self, briefs: Sequence[FeatureBrief], synth_id: str, *, is_sampling: bool
     ) -> tuple[int, int, list[LLMRequest]]:
@@ -220,8 +233,10 @@ class _Stage:
 
         Later batches depend on what earlier ones bring, so their requests are of about the right length, not the words.
         """
-        config, strategy = self.config, _strategy(self.config)
         ledger = FileLedger(self.session, synth_id)
+        if self.config.strategy in BASELINES:
+            return self.baseline(synth_id, briefs, is_sampling=is_sampling).outlook(ledger)
+        config, strategy = self.config, _strategy(self.config)
         asker = Asker(synth_id, strategy, config, is_sampling=is_sampling, is_small=config.provider == LOCAL)
         n_calls, n_cached, requests = 0, 0, list[LLMRequest]()
         for brief in briefs:
@@ -242,6 +257,21 @@ class _Stage:
 def _strategy(config: SynthesisConfig, steerer: Steerer | None = None) -> Strategy:
     """The targeted strategy of a config; without a steerer one that pushes only plans."""
     return steered(config, steerer) if config.strategy in PUSHED else STRATEGIES[config.strategy](config)
+
+
+def _templates(config: SynthesisConfig, task: TaskGuideline) -> tuple[str, ...]:
+    """Every prompt of a run: a changed text is another one."""
+    if config.strategy in BASELINES:
+        check_baseline(config, task)
+        asked = baseline_templates(config.strategy)
+    elif config.strategy in STRATEGIES or config.strategy in PUSHED:
+        asked = _strategy(config).templates
+    else:
+        known = ", ".join((*STRATEGIES, *PUSHED, *BASELINES))
+        raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
+    if config.strategy not in BASELINES or config.strategy == RANDOM_FEATURE:
+        asked = (*asked, *frame_templates(format_of(task), has_schema=takes_schema(config)))
+    return (*asked, *([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
 
 
 def _resolved(config: SynthesisConfig) -> SynthesisConfig:

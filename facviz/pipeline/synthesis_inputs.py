@@ -30,8 +30,19 @@ def read_briefs(
     reader: Reader, measured: Mapping[str, Any], coverage_config: CoverageConfig, config: SynthesisConfig
 ) -> list[FeatureBrief]:
     """Missing features to attempt, most task-relevant first, with the evidence the generator may see."""
-    sae_id, task = measured["sae_id"], measured["task"]
     chosen = _chosen(reader.rows("missing", coverage_id=measured["coverage_id"]), config)
+    return briefs_of(reader, measured, coverage_config, config, chosen)
+
+
+def briefs_of(
+    reader: Reader,
+    measured: Mapping[str, Any],
+    coverage_config: CoverageConfig,
+    config: SynthesisConfig,
+    chosen: Sequence[Mapping[str, Any]],
+) -> list[FeatureBrief]:
+    """Evidence of any features; a row holds `feature_id`, `act_threshold` and `n_anchor_docs`."""
+    sae_id, task = measured["sae_id"], measured["task"]
     anchor_id = reader.dataset(coverage_config.anchor)["dataset_id"]
     spans = spans_by_feature(reader.rows("dataset_spans", sae_id=sae_id, dataset_id=anchor_id))
     outputs = {r["feature_id"]: promoted_tokens(r) for r in reader.rows("feature_directions", sae_id=sae_id)}

@@ -65,7 +65,7 @@ class BreadthGate:
     def calibration(self) -> dict[str, Any]:
         """What the limits rest on, for the record."""
         lengths = np.exp(self._lengths)
-        at = sorted({int(n) for n in np.percentile(lengths, (10, 50, 90))}) if len(lengths) else []
+        at = sorted({round(n) for n in np.percentile(lengths, (10, 50, 90))}) if len(lengths) else []
         return {"n_documents": len(self._counts), "limits": {str(n): self.limit(n) for n in at}}
 
     def _active(self, matrix: Any) -> Any:

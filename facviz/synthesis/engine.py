@@ -30,7 +30,7 @@ from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.results import BatchLedger, FeatureResult, FeatureState, OnResult
 from facviz.synthesis.strategies import Strategy
 
-_RANKING_SLACK = 0.95
+RANKING_SLACK = 0.95
 """Reduced precision moves a few activations across the bar; what ranks this close below it is verified too."""
 _REFUSED_ROUNDS = 2
 """So many batches in a row of refusals alone end a feature: more would be refused, and paid for."""
@@ -241,7 +241,7 @@ class _Run:
                 continue
             if ask.step.not_a_sample is not None:
                 outcome = dataclasses.replace(candidate, reject_reason=ask.step.not_a_sample)
-            elif candidate.act <= _RANKING_SLACK * brief.bar:
+            elif candidate.act <= RANKING_SLACK * brief.bar:
                 outcome = dataclasses.replace(candidate, reject_reason="target does not fire")
             elif n_wanted <= 0:
                 outcome = dataclasses.replace(candidate, reject_reason=NOT_COUNTED)

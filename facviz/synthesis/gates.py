@@ -47,7 +47,8 @@ def overlaps(name: str) -> str:
 class TextGates:
     """Artefacts, length, duplicates, leaks, copying and repetition; knows the corpora and all that was accepted.
 
-    `evaluation_sets` are the texts of each dataset that something will be tested on, by its name.
+    `evaluation_sets` are the texts of each dataset that something will be tested on, by its name; `words` are the
+    fewest and the most that a sample may have.
     """
 
     def __init__(

@@ -34,9 +34,10 @@ def make_many_features(root: Path, n_features: int) -> Workspace:
     keys = {"sae_id": SAE_ID, "dataset_id": DATASET_ID}
     dataset = {"dataset_id": DATASET_ID, "name": DATASET, "role": "anchor", "roles": ["user"], "n_docs": len(texts)}
     described = [
-        {"dataset_id": DATASET_ID, "doc_no": n, "doc_id": d.doc_id, "text": d.text, "n_content_tokens": len(texts[n])}
+        {"dataset_id": DATASET_ID, "doc_no": n, "doc_id": d.doc_id, "text": d.text, "n_content_tokens": len(texts[n]),
+         "messages": [{"role": "user", "content": d.text}]}
         for n, d in enumerate(documents)
-    ]
+    ]  # fmt: skip
     _write(workspace, "data", DATASET, {"dataset": [dataset], "document": described})
     provenance = json.dumps({"backbone": BACKBONE})
     sae = {"sae_id": SAE_ID, "backbone": "none", "layer": 1, "architecture": "topk", "d_in": 8, "d_sae": n_features}
@@ -75,7 +76,7 @@ def make_gap(root: Path, n_features: int, n_covered: int, *, task: str = "toxici
         "dataset": [{"dataset_id": SEED_ID, "name": SEED, "role": "seed", "roles": ["user"], "n_docs": n_covered}],
         "document": [
             {"dataset_id": SEED_ID, "doc_no": f, "doc_id": Document.from_text(text).doc_id, "text": text,
-             "n_content_tokens": 4}
+             "messages": [{"role": "user", "content": text}], "n_content_tokens": 4}
             for f, text in enumerate(texts)
         ],
     })  # fmt: skip

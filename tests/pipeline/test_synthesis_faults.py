@@ -83,7 +83,8 @@ class Day:
         drawn = hashlib.sha256(json.dumps(body["messages"]).encode()).hexdigest()
         words = [f"w{drawn[i : i + 3]}" for i in range(0, 12, 3)]
         fires = feature % 10 != 9 and int(drawn[-1], 16) % 3 == 0
-        return " ".join([*words, f"theme{feature}" if fires else "nothing", "said"])
+        text = " ".join([*words, f"theme{feature}" if fires else "nothing", "said"])
+        return json.dumps({"text": text})
 
 
 @pytest.fixture
