@@ -14,7 +14,7 @@ from benchmarks.synthesis_help import evaluate_arms
 from facviz.config import BackboneConfig, CoverageConfig, DatasetConfig, RelevanceConfig, SampleConfig, check_ranges
 from facviz.testing.workspaces import anchor_rows, make_planted_run
 
-PLAN = Plan(n_targets=6, n_candidates=8, max_tokens=8, n_seeds=2, batch=16)
+PLAN = Plan(n_targets=4, n_candidates=4, max_tokens=8, n_seeds=2, batch=16)
 PLANTED_ARMS = ("one-step", "paper", "plain", "self-instruct", "magpie", "evol", "random-feature")
 
 
@@ -58,11 +58,11 @@ def arms(prepared, work):
 
 
 def test_targets_are_missing_features_drawn_once(prepared, study, work):
-    assert len(set(prepared.targets)) == 6
+    assert len(set(prepared.targets)) == 4
     assert set(prepared.targets) <= set(range(12, 24))
-    assert prepared.act_threshold == (0.5,) * 6
+    assert prepared.act_threshold == (0.5,) * 4
     assert prepared.gap["n_missing"] == 12
-    assert prepared.gap["n_targets_exceeded_by_anchor"] == 6
+    assert prepared.gap["n_targets_exceeded_by_anchor"] == 4
     again = synthesis_studies.prepare(study, work, PLAN.n_targets, quiet=True)
     assert again.targets == prepared.targets
     fewer = synthesis_studies.prepare(study, work, 3, quiet=True)
@@ -78,7 +78,7 @@ def test_the_gap_is_measured_at_every_delta_and_at_the_papers(prepared):
 def test_every_arm_draws_the_same_and_its_samples_activate_what_it_says(arms, prepared):
     assert [(a["arm"], a["rng_seed"]) for a in arms] == [(name, seed) for seed in range(2) for name in PLANTED_ARMS]
     for arm in arms:
-        assert arm["drawn"] == [8] * 6
+        assert arm["drawn"] == [4] * 4
         assert arm["n_tuning"] == 0
         accepted = [s for s in arm["samples"] if s["accepted"]]
         assert all(max(s["shares"]) > 1 for s in accepted)
@@ -96,7 +96,7 @@ def test_an_arm_that_ended_is_read_and_another_plan_runs_anew(arms, prepared, wo
         a for a in arms if (a["arm"], a["rng_seed"]) == ("plain", 1)
     )
     with pytest.raises(AssertionError, match="nothing is to be drawn"):
-        run_arm(prepared, "plain", 1, Plan(n_targets=6, n_candidates=4), work)
+        run_arm(prepared, "plain", 1, Plan(n_targets=4, n_candidates=2), work)
 
 
 def test_an_arm_that_cannot_run_is_left_out_and_the_others_go_on(prepared, work, monkeypatch, capsys):
@@ -133,7 +133,7 @@ def test_the_program_writes_its_record_and_section_and_resumes(study, work, arms
     assert list(record["studies"]["planted"]["arms"]) == list(PLANTED_ARMS)
     text = page.read_text()
     assert text.startswith("# Results\n\nbefore\n\n## Does synthesis fill the gap?\n\n<!-- synthesis: begin -->")
-    assert "| `random-feature` | 96 |" in text
+    assert "| `random-feature` | 32 |" in text
     assert "`planted`: one-step ≥ plain" in text
     assert program.main(asked) == 0
     assert page.read_text() == text
