@@ -20,16 +20,15 @@ from facviz.pipeline.synthesis import synthesize
 from facviz.prompts import load_task
 from facviz.records import Document, Message
 from facviz.synthesis.baselines import BASELINES, RANDOM_FEATURE
+from facviz.synthesis.copying import ONLY_COPIED
+from facviz.synthesis.steered import PER_STRENGTH, STRENGTHS
+from facviz.synthesis.strategies import TUNE
 
-N_TUNING = 16
+N_TUNING = len(STRENGTHS) * PER_STRENGTH
 """Candidates a target beside the others, by which a strategy that pushes chooses its push."""
 EQUAL_TOTAL = "one-step, as many as steered"
 """`one-step` with those candidates too: what they would have brought without a push."""
 ARMS = ("one-step", EQUAL_TOTAL, "paper", "steered", "paper+steered", *BASELINES)
-ANTI_COPY = "fires only on copied words"
-"""Why the anti-copy gate turns a sample down; scored as accepted where the gate is thought away."""
-TUNE = "tune"
-"""Step whose candidates choose a push and are counted apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Plan:
         return SynthesisConfig(
             strategy=strategy,  # type: ignore[arg-type]
             features=tuple(targets),
-            per_feature=n - first,
+            per_feature=n,
             pair_candidates=first or 2,  # nothing is drawn of a step that there is not
             max_candidates=n - first,
             batch=self.batch,
@@ -97,7 +96,7 @@ def describe(prepared: Prepared, synth_id: str, config: SynthesisConfig) -> dict
     thresholds = np.array(prepared.act_threshold)
     samples = []
     for row, unit in zip(rows, units):
-        if row["accepted"] or row["reject_reason"] == ANTI_COPY:
+        if row["accepted"] or row["reject_reason"] == ONLY_COPIED:
             document = Document(tuple(Message(m["role"], m["content"]) for m in row["messages"]))
             acts = encoder.encode_alone(document).max_acts[0, list(prepared.targets)].toarray().ravel()
             shares = (acts / thresholds).round(4).tolist()

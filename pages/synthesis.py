@@ -30,6 +30,7 @@ with page("synthesis") as here:
         parts.live_picture(here, run, job, closed.n_candidates)
     else:
         parts.picture(here, closed)
+        parts.show_outcome(here)
     with st.container(horizontal=True, vertical_alignment="center"):
         view = parts.choose_view(closed, is_running=job is not None)
         st.space("stretch")

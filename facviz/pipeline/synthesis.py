@@ -25,12 +25,12 @@ from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
 from facviz.prompts import load_task, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, Document, LLMRequest, TaskGuideline
+from facviz.records import PLAIN_TEXT, Candidate, Document, LLMRequest, TaskGuideline
 from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
-from facviz.synthesis.baselines import BASELINES, RANDOM_FEATURE, baseline_templates, check_baseline
+from facviz.synthesis.baselines import BASELINES, PLAIN, RANDOM_FEATURE, baseline_templates, check_baseline
 from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.framing import frame_templates
@@ -130,13 +130,15 @@ class _Stage:
     ) -> _Stage:
         _refuse(measured)
         config = _resolved(config)
-        told: list[object] = [GATES_VERSION, *map(template_text, _templates(config, load_task(measured["task"])))]
+        task = load_task(measured["task"])
+        told: list[object] = [GATES_VERSION, *map(template_text, _templates(config, task))]
+        told += [task.format] if task.format != PLAIN_TEXT else []
         told += [TUNING] if config.strategy in PUSHED else []
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
         by_people, held_out = words_of_people(session, measured), evaluation_sets(session)
         key = fingerprint(
-            "synthesis", CODE_VERSION, measured["coverage_id"], whole, load_task(measured["task"]), told,
+            "synthesis", CODE_VERSION, measured["coverage_id"], whole, task, told,
             *([by_people] if by_people else []), *([held_out] if held_out else []),
         )  # fmt: skip
         return cls(session, measured, coverage_config, config, key)
@@ -260,14 +262,14 @@ def _strategy(config: SynthesisConfig, steerer: Steerer | None = None) -> Strate
 def _templates(config: SynthesisConfig, task: TaskGuideline) -> tuple[str, ...]:
     """Every prompt of a run: a changed text is another one."""
     if config.strategy in BASELINES:
-        check_baseline(config)
+        check_baseline(config, task)
         asked = baseline_templates(config.strategy)
     elif config.strategy in STRATEGIES or config.strategy in PUSHED:
         asked = _strategy(config).templates
     else:
         known = ", ".join((*STRATEGIES, *PUSHED, *BASELINES))
         raise InputError(f"The strategy {config.strategy} is unknown here; choose {known}.")
-    if config.strategy not in BASELINES or config.strategy == RANDOM_FEATURE:
+    if config.strategy not in BASELINES or config.strategy in (PLAIN, RANDOM_FEATURE):
         asked = (*asked, *frame_templates(format_of(task), has_schema=takes_schema(config)))
     return (*asked, *([AXES_TEMPLATE] if config.axes else []), *([SAMPLE_TEMPLATE] if config.judge_provider else []))
 

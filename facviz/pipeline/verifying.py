@@ -36,9 +36,10 @@ def verify_edit(
 ) -> dict[str, Any]:
     """What the model and the gates say of a candidate's text as somebody changed it; nothing is written.
 
-    Keys: `act`, `act_threshold`, `accepted`, `reject_reason`, `gates`, `peak_token`. Without a `config` the gates are
-    as strict as those the candidate met; without a `judge` nobody judges the label. A sample of several parts is edited
-    in the plain layout of its task's format (`editable_text`); one that breaks the format is turned down as any other.
+    Keys: `act`, `act_threshold`, `accepted`, `reject_reason`, `gates`, `peak_token`, and what the text came to: `text`,
+    `messages`, `fields`. Without a `config` the gates are as strict as those the candidate met; without a `judge`
+    nobody judges the label. A sample of several parts is edited in the plain layout of its task's format
+    (`editable_text`); one that breaks the format is turned down as any other.
 
     Raises:
         InputError: there is no such candidate, or the run it came from is gone.
@@ -56,7 +57,8 @@ def verify_edit(
         gap = read_gap(reader, sae_id, measured["task"], measured["relevance_source"], coverage)
     sample = brief.format.parse(text) if row["fields"] else brief.format.restore(text.strip(), {})
     if isinstance(sample, Invalid):
-        return _told(brief, 0.0, -1, {}, sample.reason)
+        unread = brief.format.restore(text.strip(), {})
+        return _told(brief, unread, 0.0, -1, {}, sample.reason)
     encoder = session.encoder(open_sae(session, sae_id), task.roles)
     alone = encoder.encode_alone(sample.document)
     act, peak = act_of(alone, 0, brief.feature_id)
@@ -71,7 +73,7 @@ def verify_edit(
         edited = _edited(row, sample, act, peak, gates)
         measures, reason = checks.after.check(brief, edited, shown, alone)
         gates |= measures
-    return _told(brief, act, peak, gates, reason)
+    return _told(brief, sample, act, peak, gates, reason)
 
 
 def editable_text(task: str, text: str, fields: Mapping[str, Any] | None) -> str:
@@ -80,7 +82,9 @@ def editable_text(task: str, text: str, fields: Mapping[str, Any] | None) -> str
     return form.layout(form.restore(text, fields)) if fields else text
 
 
-def _told(brief: FeatureBrief, act: float, peak: int, gates: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
+def _told(
+    brief: FeatureBrief, sample: Parsed, act: float, peak: int, gates: Mapping[str, Any], reason: str | None
+) -> dict[str, Any]:
     return {
         "act": act,
         "act_threshold": brief.act_threshold,
@@ -88,6 +92,9 @@ def _told(brief: FeatureBrief, act: float, peak: int, gates: Mapping[str, Any], 
         "reject_reason": reason,
         "gates": dict(gates),
         "peak_token": peak,
+        "text": sample.text,
+        "messages": [dataclasses.asdict(message) for message in sample.document.messages],
+        "fields": dict(sample.fields) or None,
     }
 
 

@@ -37,10 +37,12 @@ DERIVED_VIEWS = {
         FROM decision d LEFT JOIN (SELECT task, sae_id, feature_id, max(theme) AS theme FROM relevance
             GROUP BY ALL) m USING (task, sae_id, feature_id) WHERE d.kind = 'relevance'""",
     "current_candidate": """
-        SELECT c.* REPLACE (coalesce(d.text, c.text) AS text,
-                CASE WHEN d.text IS NULL THEN c.messages ELSE coalesce(
-                    from_json(d.measured -> '$.messages', '[{"role": "VARCHAR", "content": "VARCHAR"}]'),
-                    c.messages[:-2] || [{'role': c.messages[-1].role, 'content': d.text}]) END AS messages,
+        SELECT c.* REPLACE (coalesce(d.measured ->> '$.text', d.text, c.text) AS text,
+                CASE WHEN d.text IS NULL THEN c.messages ELSE
+                    from_json(d.measured -> '$.messages', '[{"role": "VARCHAR", "content": "VARCHAR"}]')
+                    END AS messages,
+                CASE WHEN d.text IS NULL THEN c.fields ELSE
+                    nullif(CAST(d.measured -> '$.fields' AS VARCHAR), 'null') END AS fields,
                 coalesce(CAST(d.measured ->> '$.act' AS DOUBLE), c.act) AS act,
                 coalesce(CAST(d.measured ->> '$.peak_token' AS INTEGER), c.peak_token) AS peak_token,
                 coalesce(CAST(d.measured -> '$.gates' AS VARCHAR), c.gates) AS gates,

@@ -21,6 +21,7 @@ from facviz.protocols import Encoder, LLMClient
 from facviz.records import Candidate, Document, LLMRequest, Message, TaskGuideline
 from facviz.synthesis.asking import Ask, Part
 from facviz.synthesis.engine import SampleGate, Synthesizer
+from facviz.synthesis.formats import format_of
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.measuring import measure_batches
 from facviz.synthesis.order import batch_sizes
@@ -29,11 +30,11 @@ from facviz.synthesis.plan import BatchPlace, FeatureBrief
 from facviz.synthesis.pool import NO_FEATURE, Crediting, told_in_order
 from facviz.synthesis.results import BatchLedger, FeatureResult, OnResult
 from facviz.synthesis.safety import is_withheld
-from facviz.synthesis.strategies import Paired, Prompted, Step
+from facviz.synthesis.strategies import Paired, Prompted, Step, step_one, takes_schema
 
-RANDOM_FEATURE = "random-feature"
+PLAIN, RANDOM_FEATURE = "plain", "random-feature"
 PROMPTS = {
-    "plain": "baseline_request.v1",
+    PLAIN: "baseline_request.v1",
     "self-instruct": "baseline_another.v1",
     "magpie": "baseline_magpie.v1",
     "evol": "baseline_deeper.v1",
@@ -64,14 +65,20 @@ def baseline_templates(strategy: str) -> tuple[str, ...]:
     return (SYSTEM_TEMPLATE, *PROMPTS.values(), *EVOL_TEMPLATES)
 
 
-def check_baseline(config: SynthesisConfig) -> None:
-    """Refuse what no baseline can do, before anything is loaded.
+def check_baseline(config: SynthesisConfig, task: TaskGuideline) -> None:
+    """Refuse what a baseline cannot do, before anything is loaded.
 
     Raises:
-        InputError: Magpie needs the raw prompt, which only the local model takes.
+        InputError: Magpie needs the raw prompt, which only the local model takes; and what shows texts of the seed set,
+            or continues a conversation, writes single texts.
     """
     if config.strategy == "magpie" and config.provider != "local":
         raise InputError("Only the local model can be given a bare user turn to continue; use --provider local.")
+    if format_of(task).labels and config.strategy not in (PLAIN, RANDOM_FEATURE):
+        raise InputError(
+            f"Samples of the task {task.name} have several parts, which {config.strategy} does not write; of the "
+            f"baselines choose {PLAIN} or {RANDOM_FEATURE}."
+        )
 
 
 def shown_texts(documents: Sequence[Document], role: str) -> list[str]:
@@ -198,7 +205,7 @@ def pool_asks(
     for number, size in enumerate(batch_sizes(total, config.batch)):
         place = BatchPlace(synth_id, NO_FEATURE, POOL_STEP, number, config.strategy)
         rng = random.Random(place.rng_seed(config.rng_seed))
-        prompts = prompts_of(config.strategy, briefs[0].task, seed_texts, size, rng)
+        prompts = prompts_of(config, briefs[0], seed_texts, size, rng)
         requests = tuple(_request(config, place, part, prompted) for part, prompted in enumerate(prompts))
         parts = tuple(Part(prompted, None) for prompted in prompts)
         yield Ask(briefs[0], Step(POOL_STEP, total), place, parts, requests)
@@ -208,27 +215,32 @@ def _request(config: SynthesisConfig, place: BatchPlace, part: int, prompted: Pr
     return LLMRequest(
         prompted.messages,
         n=prompted.n,
-        max_tokens=config.max_tokens,
+        max_tokens=max(config.max_tokens, prompted.max_tokens),
         temperature=config.temperature,
         top_p=config.top_p,
         rng_seed=place.rng_seed(config.rng_seed, part),
+        schema=prompted.schema,
         prompt=prompted.prompt,
     )
 
 
 def prompts_of(
-    strategy: str, task: TaskGuideline, seed_texts: Sequence[str], size: int, rng: random.Random
+    config: SynthesisConfig, brief: FeatureBrief, seed_texts: Sequence[str], size: int, rng: random.Random
 ) -> list[Prompted]:
-    """The conversations of one batch of `size` candidates."""
+    """The conversations of one batch of `size` candidates; of the brief only the task is told."""
+    strategy = config.strategy
     if strategy == "magpie":
         return [Prompted((Message("system", template_text(PROMPTS["magpie"])),), size, PROMPTS["magpie"])]
-    system = Message("system", render(SYSTEM_TEMPLATE, request=task.sample_request))
-    request = Message("user", render(PROMPTS["plain"]))
-    if strategy == "plain":
-        return [Prompted((system, request), size, PROMPTS["plain"])]
+    if strategy == PLAIN and brief.format.labels:
+        untold = dataclasses.replace(brief, explanation="", words=(), spans=())
+        return [step_one(untold, size, has_schema=takes_schema(config))]
+    system = Message("system", render(SYSTEM_TEMPLATE, request=brief.task.sample_request))
+    request = Message("user", render(PROMPTS[PLAIN]))
+    if strategy == PLAIN:
+        return [Prompted((system, request), size, PROMPTS[PLAIN])]
     if not seed_texts:
         raise InputError(f"The strategy {strategy} shows texts of the seed set, but none is by the task's role.")
-    sizes = [min(REPLIES_A_DRAW, size - start) for start in range(0, size, REPLIES_A_DRAW)]
+    sizes = list(batch_sizes(size, REPLIES_A_DRAW))
     if strategy == "self-instruct":
         return [_another(system, request, rng.sample(seed_texts, min(EXAMPLES, len(seed_texts))), n) for n in sizes]
     return [_evolved(system, rng.choice(seed_texts), EVOL_TEMPLATES[i % 2], n) for i, n in enumerate(sizes)]

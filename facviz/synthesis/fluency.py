@@ -82,7 +82,7 @@ class FluencyGate:
         alone: Encoded,  # noqa: ARG002
     ) -> tuple[dict[str, Any], str | None]:
         """`perplexity` beside the range it must lie in."""
-        [found] = self.surprise.surprises([brief.document(candidate.text, candidate.fields)])
+        [found] = self.surprise.surprises([brief.document_of(candidate)])
         if not len(found):
             return {"perplexity": None, "perplexity_range": None}, None
         mean, limits = float(np.mean(found)), self.range.limits(len(found))

@@ -55,7 +55,7 @@ class Crediting:
         most, `gates["credited"]` all that it activates.
         """
         waiting = [c for c in candidates if c.reject_reason is None]
-        documents = [self._document(c.text) for c in waiting]
+        documents = [self._document(c) for c in waiting]
         ratios = self._ratios(self.encoder.encode(documents)) if waiting else np.zeros((0, 1))
         best = {c.candidate_id: float(row.max(initial=0.0)) for c, row in zip(waiting, ratios)}
         done = {c.candidate_id: _without_credit(c) for c in candidates}
@@ -92,7 +92,7 @@ class Crediting:
             return dataclasses.replace(candidate, reject_reason=NOTHING_FIRES)
         if again := self.gates.check(candidate.text, ())[1]:  # like one accepted a moment ago
             return dataclasses.replace(candidate, reject_reason=again)
-        alone = self.encoder.encode_alone(self._document(candidate.text))
+        alone = self.encoder.encode_alone(self._document(candidate))
         [ratios] = self._ratios(alone)
         fired = np.argsort(-ratios, kind="stable")[: int((ratios > 1).sum())]
         features = [list(self.briefs)[i] for i in fired]
@@ -117,8 +117,8 @@ class Crediting:
         measures, reason = self.after.check(self.briefs[feature_id], sample, shown, alone)
         return dataclasses.replace(sample, gates={**gates, **measures}, reject_reason=reason)
 
-    def _document(self, text: str) -> Document:
-        return next(iter(self.briefs.values())).document(text)
+    def _document(self, candidate: Candidate) -> Document:
+        return next(iter(self.briefs.values())).document(candidate.text, candidate.fields)
 
     def _ratios(self, encoded: Encoded) -> npt.NDArray[np.float64]:
         """Activation of every missing feature over its bar, [n_texts, n_features]; above a bar of zero infinite."""

@@ -120,7 +120,7 @@ class Paired:
     def prompts(self, brief: FeatureBrief, turn: Turn) -> Sequence[Prompted]:
         """One conversation a batch."""
         if turn.step == PAIRS:
-            return [_step_one(brief, turn.size, has_schema=self.has_schema)]
+            return [step_one(brief, turn.size, has_schema=self.has_schema)]
         pair = self.pair(brief, turn.tried)
         by_id = {c.candidate_id: c for c in turn.tried}
         strong, weak = by_id.get(pair.strong_id or ""), by_id.get(pair.weak_id or "")
@@ -156,7 +156,7 @@ class OneStep:
 
     def prompts(self, brief: FeatureBrief, turn: Turn) -> Sequence[Prompted]:
         """The same conversation in every batch."""
-        return [_step_one(brief, turn.size, has_schema=self.has_schema)]
+        return [step_one(brief, turn.size, has_schema=self.has_schema)]
 
     def pair(self, brief: FeatureBrief, tried: Sequence[Candidate]) -> None:
         """None is made."""
@@ -167,7 +167,8 @@ def takes_schema(config: SynthesisConfig) -> bool:
     return config.provider != "local"
 
 
-def _step_one(brief: FeatureBrief, n: int, *, has_schema: bool) -> Prompted:
+def step_one(brief: FeatureBrief, n: int, *, has_schema: bool) -> Prompted:
+    """The first request for samples of a feature, in the format of its task."""
     frame = framed(brief, has_schema=has_schema)
     if frame is not None:
         return _in_frame(brief, frame, n, {})

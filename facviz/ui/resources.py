@@ -148,7 +148,7 @@ def _verify_and_record(database: Database, actor: str, edit: Edit, opened: Sessi
     from facviz.pipeline.verifying import verify_edit
 
     measured = verify_edit(opened, edit.candidate_id, edit.text)
-    payload = {"text": edit.text, "was": edit.was, "measured": {"messages": edit.messages, **measured}}
+    payload = {"text": edit.text, "was": edit.was, "measured": measured}
     return database.record(actor, candidate_of(edit.candidate_id), "edit", payload, seen=edit.seen)
 
 

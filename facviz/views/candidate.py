@@ -31,6 +31,7 @@ _NOT_GATES = (
     "axes", "strength", "kl", "layer", "evidence", "credited", "outcome", "ranked_act", "ranked_share", "verified",
     "prompt", "tuning", "masked_words", "anti_copy", "perplexity_range", "n_features_limit", "evaluation_cosine",
     "embedder", "label_rationale", "label_judge", "label_self_judged", "label_calls", "call_id", "format", "sign",
+    "covers", "part",
 )  # fmt: skip
 """What stands among the gates and is told elsewhere: of where a text comes from, or beside another measure."""
 _FAILS = {
@@ -213,6 +214,9 @@ def provenance(sample: Sample, task: str) -> list[tuple[str, str]]:
         ("Place", f"batch {row['round']}, slot {row['slot']}, seed {row['rng_seed']}"),
     ]
     facts += [(label, _plain(gates[key])) for key, label in _ORIGIN.items() if gates.get(key) not in (None, {}, [])]
+    others = [f for f in gates.get("covers") or () if f != sample.feature_id]
+    if others:
+        facts.append(("Also fires", f"missing features {_plain(others)}"))
     return facts
 
 
@@ -221,7 +225,7 @@ _ORIGIN = {
     "strength": "Push, × usual activation",
     "kl": "Moved predictions by, nats",
     "evidence": "Evidence in place of a pair",
-    "credited": "Also activates",
+    "credited": "Credited with features",
 }
 
 

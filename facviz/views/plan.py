@@ -9,6 +9,7 @@ from typing import Any
 from facviz.config import SynthesisConfig
 from facviz.errors import InputError
 from facviz.llm.providers import PAID_PROVIDERS
+from facviz.synthesis.steered import PER_STRENGTH, PUSHED, STRENGTHS
 from facviz.views.coverage import flags_of_run
 from facviz.views.format import count, count_of, duration
 
@@ -108,8 +109,9 @@ class Plan:
     @property
     def most_candidates(self) -> int:
         """Candidates of one feature at most: step 1 and what tunes a push, and step 2 once a pass."""
-        n_first = USUAL.pair_candidates * (2 if self.strategy == "paper+steered" else 1)
-        return n_first + self.max_candidates * (1 if STRATEGIES[self.strategy].is_baseline else self.passes)
+        n_tuning = len(STRENGTHS) * PER_STRENGTH if self.strategy in PUSHED else 0
+        n_first = 0 if self.strategy == "steered" else USUAL.pair_candidates
+        return n_first + n_tuning + self.max_candidates * (1 if STRATEGIES[self.strategy].is_baseline else self.passes)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -106,9 +106,10 @@ class Sample:
         return speakers[-1] if speakers else self.messages[-1]["role"] if self.messages else "user"
 
     @property
-    def can_edit(self) -> bool:
-        """Whether its text is all there is: what a task's format holds beside it, an edit would contradict."""
-        return bool(self.text.strip()) and not self.row.get("fields")
+    def fields(self) -> dict[str, Any] | None:
+        """What the task's format holds beside the text; None where the text is all there is."""
+        found = json.loads(self.row.get("fields") or "null")
+        return found if isinstance(found, dict) else None
 
     @property
     def written_text(self) -> str:
@@ -157,7 +158,6 @@ class Edit:
     sae_id: str
     text: str
     was: str
-    messages: Sequence[Mapping[str, str]]
     seen: str
 
 
@@ -326,11 +326,7 @@ def unreviewed(queries: Queries, run: Row, feature_id: int | None = None) -> lis
 
 def edit_of(sample: Sample, run: Row, text: str) -> Edit:
     """A person's text in place of the generator's, ready to be verified."""
-    messages = [{"role": m["role"], "content": m["content"]} for m in sample.messages]
-    places = [i for i, m in enumerate(messages) if m["content"] == sample.text] or [len(messages) - 1]
-    if messages:
-        messages[places[-1]]["content"] = text
-    return Edit(sample.candidate_id, run["sae_id"], text, sample.text, messages, sample.event_id)
+    return Edit(sample.candidate_id, run["sae_id"], text, sample.text, sample.event_id)
 
 
 def gates_of(row: Row) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from facviz.store.queries import Queries
 from facviz.views.charts import Cell, CellState
-from facviz.views.format import count, number, percent, signed_points
+from facviz.views.explain_jobs import money
+from facviz.views.format import count, count_of, number, percent, signed_points
 from facviz.views.missing import explanations
 
 _ENDS: tuple[CellState, ...] = ("budget", "refused", "exhausted", "filled")
@@ -162,6 +163,22 @@ def finished_since(entries: Sequence[Mapping[str, Any]], when: float) -> list[in
         if e.get("table") == "synthesis_feature" and e["scope"].startswith("synthesize/") and e.get("at", "") >= start
     ]
     return list(dict.fromkeys(reversed(shards)))[::-1]  # a later pass ends a feature once more
+
+
+def outcome_words(result: Mapping[str, Any]) -> str:
+    """How a finished synthesis ended, in counts that add up."""
+    filled, tried = int(result.get("n_filled", 0)), int(result.get("n_attempted", 0))
+    parts = [f"{count(filled)} of {count_of(tried, 'feature')} filled"]
+    parts.append(
+        f"{count(result.get('n_accepted'))} verified of {count_of(int(result.get('n_candidates', 0)), 'text')}"
+    )
+    states = result.get("states") or {}
+    parts += [f"{count(n)} {name.replace('_', ' ')}" for name, n in sorted(states.items()) if n and name != "filled"]
+    if result.get("usd"):
+        parts.append(f"{money(result['usd'])} spent")
+    if result.get("stopped"):
+        parts.append(str(result["stopped"]))
+    return " · ".join(parts)
 
 
 def run_label(run: Run) -> str:

@@ -143,7 +143,11 @@ def test_a_killed_baseline_asks_only_for_what_is_left(workspace, synthesize, fak
 
 
 def test_pages_show_texts_that_belong_to_no_feature(workspace, synthesize, measured, monkeypatch):
-    silent = FakeLLM(lambda request: ["apple bread cloud drum eagle"] * request.n)
+    def without_marked(request):
+        rng = random.Random(request.rng_seed)
+        return [" ".join(rng.sample(WORDS[:12], 5)) for _ in range(request.n)]
+
+    silent = FakeLLM(without_marked)
     monkeypatch.setattr("facviz.llm.local.LocalChat", lambda backbone: silent)
     told = synthesize("plain")
     with closed_after(Database(workspace)) as database:
@@ -152,7 +156,7 @@ def test_pages_show_texts_that_belong_to_no_feature(workspace, synthesize, measu
         [facet] = [f for f in facets(database, told["coverage_id"]) if f.reason == NOTHING_FIRES]
         page = sample_page(database, run, facet, 1)
         closed = closing(database, run, {told["synth_id"]: told})
-    assert facet.n == N_DRAWN
+    assert N_DRAWN / 2 < facet.n <= N_DRAWN  # a few are near copies of the corpus
     assert {(sample.feature_id, sample.is_accepted) for sample in page} == {(NO_FEATURE, False)}
     assert {cell.feature_id for cell in closed.cells} == set(range(12, 24))
     assert closed.n_candidates > N_DRAWN

@@ -140,10 +140,31 @@ def test_magpie_is_given_the_bare_user_turn(baseline, planted_backbone):
 
 
 def test_magpie_of_a_paid_provider_is_refused():
+    task = load_task("toxicity")
     with pytest.raises(InputError, match="--provider local"):
-        check_baseline(SynthesisConfig(strategy="magpie", provider="anthropic"))
-    check_baseline(SynthesisConfig(strategy="magpie"))
-    check_baseline(SynthesisConfig(strategy="plain", provider="anthropic"))
+        check_baseline(SynthesisConfig(strategy="magpie", provider="anthropic"), task)
+    check_baseline(SynthesisConfig(strategy="magpie"), task)
+    check_baseline(SynthesisConfig(strategy="plain", provider="anthropic"), task)
+
+
+@pytest.mark.parametrize("strategy", BASELINES)
+def test_samples_of_several_parts_are_written_by_plain_and_random_feature_alone(strategy):
+    config, task = SynthesisConfig(strategy=strategy), load_task("helpfulness")
+    if strategy in ("plain", "random-feature"):
+        check_baseline(config, task)
+    else:
+        with pytest.raises(InputError, match="have several parts"):
+            check_baseline(config, task)
+
+
+def test_plain_asks_for_a_sample_of_several_parts_in_its_form_and_tells_no_feature():
+    brief = dataclasses.replace(briefs()[0], task=load_task("helpfulness"), explanation='fires on "mirror"')
+    [prompted] = prompts_of(SynthesisConfig(strategy="plain"), brief, (), 4, random.Random(0))
+    said = " ".join(m.content for m in prompted.messages)
+    assert brief.task.sample_request in said
+    assert all(f"{label}:" in said for label in brief.format.labels)
+    assert "mirror" not in said
+    assert (prompted.n, prompted.max_tokens) == (4, brief.format.max_tokens)
 
 
 def test_evol_rewrites_one_seed_text_a_request_in_two_ways(baseline):
@@ -158,7 +179,7 @@ def test_evol_rewrites_one_seed_text_a_request_in_two_ways(baseline):
 @pytest.mark.parametrize("strategy", ["self-instruct", "evol"])
 def test_without_a_seed_text_nothing_can_be_shown(strategy):
     with pytest.raises(InputError, match="none is by the task's role"):
-        prompts_of(strategy, load_task("toxicity"), [], 4, random.Random(0))
+        prompts_of(SynthesisConfig(strategy=strategy), briefs()[0], [], 4, random.Random(0))
 
 
 def test_a_reply_that_repeats_a_shown_seed_text_is_turned_down(baseline):

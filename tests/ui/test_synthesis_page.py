@@ -319,6 +319,11 @@ def test_a_job_is_started_watched_and_its_texts_can_be_approved(open_page, plant
     app.run()
     assert complaints(app) == []
     assert int(metrics_of(app)["Verified texts"]) == 12 + done.result["n_accepted"]
+    assert any("1 of 1 feature filled" in c.value for c in app.caption)
+    app.button(key="fv_synthesis_read_new").click().run()
+    assert complaints(app) == []
+    assert app.segmented_control(key="fv_synthesis_view").value == "read"
+    assert app.query_params["of"] == "12"
 
 
 def test_asking_where_texts_fire_marks_the_token(open_page, planted_root, wait_until):

@@ -10,6 +10,8 @@ import pytest
 from facviz.cli.parser import build_parser
 from facviz.config import SynthesisConfig, from_mapping
 from facviz.errors import InputError
+from facviz.synthesis.steered import PUSHED, steered
+from facviz.synthesis.strategies import STRATEGIES as STEPS
 from facviz.views.coverage import coverage_runs
 from facviz.views.plan import (
     BASELINES,
@@ -108,6 +110,16 @@ def test_the_projection_knows_time_only_from_a_run_on_this_machine():
         "At most 200 candidates for 2 features · 2 min 00 s at most at the pace of the last run"
     )
     assert projection(1, Plan(max_candidates=84, passes=2), None).startswith("At most 184 candidates for 1 feature")
+    assert Plan(strategy="plain", max_candidates=84, passes=2).most_candidates == 100  # a baseline knows no passes
+
+
+@pytest.mark.parametrize("strategy", ["paper", "one-step", "steered", "paper+steered"])
+def test_a_feature_takes_as_many_candidates_as_its_steps_plan(strategy):
+    plan = Plan(strategy=strategy, max_candidates=40)
+    config = SynthesisConfig(strategy=strategy, max_candidates=40)
+    base = STEPS["paper" if strategy == "paper" else "one-step"](config)
+    planned = steered(config) if strategy in PUSHED else base
+    assert plan.most_candidates == sum(step.n_candidates for step in planned.steps(config))
 
 
 def test_a_safety_task_says_who_writes_and_that_paid_providers_may_refuse():

@@ -242,6 +242,7 @@ def measured(text, *, accepted=True, act=3.0):
     return {
         "act": act, "act_threshold": 0.5, "accepted": accepted, "reject_reason": None if accepted else "copied",
         "gates": {"verified_act": act}, "peak_token": 1, "messages": [{"role": "user", "content": text}],
+        "text": text, "fields": None,
     }  # fmt: skip
 
 
@@ -249,7 +250,7 @@ def test_an_edit_that_verified_stands_in_place_of_the_text_and_an_undo_brings_it
     sample = accepted_of(database, run, 14)
     target = candidate_of(sample.candidate_id)
     edit = edit_of(sample, run, "as a person put it")
-    assert (edit.was, edit.messages[-1]["content"], edit.seen) == (sample.text, "as a person put it", "")
+    assert (edit.was, edit.text, edit.seen) == (sample.text, "as a person put it", "")
     database.record("ann", target, "edit", {"text": edit.text, "was": edit.was, "measured": measured(edit.text)})
     edited = read_sample(database, run, sample.candidate_id)
     assert (edited.text, edited.written_text, edited.review) == (edit.text, sample.text, "edited")
@@ -261,6 +262,17 @@ def test_an_edit_that_verified_stands_in_place_of_the_text_and_an_undo_brings_it
     database.undo("ann", target)
     back = read_sample(database, run, sample.candidate_id)
     assert (back.text, back.review, back.written_text) == (sample.text, "unreviewed", "")
+
+
+def test_a_sample_of_several_parts_keeps_them_as_they_were_read_from_its_edited_layout(database, run):
+    sample = accepted_of(database, run, 14)
+    found = measured("Q\nA") | {"fields": {"prompt": "Q", "answer": "A"}}
+    database.record(
+        "ann", candidate_of(sample.candidate_id), "edit", {"text": "Prompt: Q\nAnswer: A", "measured": found}
+    )
+    edited = read_sample(database, run, sample.candidate_id)
+    assert (edited.text, edited.fields) == ("Q\nA", {"prompt": "Q", "answer": "A"})
+    assert sample.fields is None
 
 
 def test_a_turned_down_text_counts_once_its_edit_verified(database, run, candidates):

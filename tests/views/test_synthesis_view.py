@@ -9,7 +9,7 @@ import pytest
 from facviz.store.events import candidate_of
 from facviz.views.charts import Cell
 from facviz.views.coverage import coverage_runs
-from facviz.views.synthesis import asked_features, closing, finished_since, refusal
+from facviz.views.synthesis import asked_features, closing, finished_since, outcome_words, refusal
 
 
 @pytest.fixture
@@ -99,6 +99,24 @@ def test_only_features_written_since_the_job_began_are_done(database, planned):
     assert finished_since(again, 0.0)[-1] == 12  # a later pass ends a feature again
     assert len(finished_since(again, 0.0)) == len(planned)
     assert finished_since(entries, 4_000_000_000.0) == []
+
+
+def test_the_outcome_is_said_in_counts_that_add_up():
+    done = {
+        "n_attempted": 4,
+        "n_filled": 2,
+        "n_accepted": 2,
+        "n_candidates": 300,
+        "usd": 0.5,
+        "stopped": "No money left.",
+    }
+    done["states"] = {"filled": 2, "exhausted": 1, "budget": 1}
+    assert outcome_words(done) == (
+        "2 of 4 features filled · 2 verified of 300 texts · 1 budget · 1 exhausted · $0.50 spent · No money left."
+    )
+    assert outcome_words({"n_attempted": 1, "n_filled": 1, "n_accepted": 1, "n_candidates": 1}) == (
+        "1 of 1 feature filled · 1 verified of 1 text"
+    )
 
 
 def test_a_saturated_or_complete_measurement_is_refused_in_a_sentence(run):

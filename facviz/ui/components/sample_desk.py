@@ -165,7 +165,7 @@ def _buttons(desk: Desk) -> None:
     with st.container(horizontal=True, gap="small"):
         if sample.is_accepted:
             _button(desk, "Approve", "A", "approve", _record, "approve", primary=True, disabled=not is_open)
-        if sample.can_edit:
+        if sample.text.strip():
             _button(desk, "Edit", "E", "edit", _start_edit)
         if sample.is_accepted:
             _button(desk, "Reject", "X", "reject", _start, "reject", disabled=sample.review == "rejected")
@@ -260,8 +260,15 @@ def _start(desk: Desk, doing: str) -> None:
 
 def _start_edit(desk: Desk) -> None:
     tried = failed_edit(desk.here.database, desk.sample.candidate_id)
-    st.session_state[desk.text_key] = tried.text if tried else desk.sample.text
+    st.session_state[desk.text_key] = tried.text if tried else _as_edited(desk)
     _start(desk, "edit")
+
+
+def _as_edited(desk: Desk) -> str:
+    """The text as it is edited: with its labelled parts where the task's format has several."""
+    from facviz.pipeline.verifying import editable_text
+
+    return editable_text(desk.run["task"], desk.sample.text, desk.sample.fields)
 
 
 def _stop() -> None:
@@ -271,7 +278,7 @@ def _stop() -> None:
 def _verify(desk: Desk) -> None:
     """Hand the edited text to the model; the page shows the verdict when it is there."""
     text = str(st.session_state.get(desk.text_key) or "").strip()
-    if not text or text == desk.sample.text.strip():
+    if not text or text == _as_edited(desk).strip():
         say("The text is empty; reject it instead." if not text else "Nothing was changed.")
         return
     if not desk.here.reviewer:

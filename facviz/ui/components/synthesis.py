@@ -7,7 +7,7 @@ from html import escape
 
 import streamlit as st
 
-from facviz.jobs import Job, list_jobs
+from facviz.jobs import Job, JobState, list_jobs
 from facviz.llm.ledger import Ledger
 from facviz.llm.providers import PAID_PROVIDERS
 from facviz.ui import state
@@ -29,6 +29,7 @@ from facviz.views.synthesis import (
     asked_features,
     closing,
     finished_since,
+    outcome_words,
     refusal,
     run_label,
 )
@@ -90,6 +91,26 @@ def choose_view(closed: Closing, *, is_running: bool) -> str:
 
 def _open_view() -> None:
     state.set_query(view=st.session_state["fv_synthesis_view"])
+
+
+def show_outcome(here: Here) -> None:
+    """How the last synthesis of this page ended, with the way to its texts."""
+    job = next((job for job in list_jobs(here.root) if job.page == "synthesis"), None)
+    if job is None or job.state is not JobState.DONE or not job.result:
+        return
+    words = plain_markdown(f"{job.title}: {outcome_words(job.result)}")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="fv_synthesis_outcome"):
+        st.caption(f":material/check: {words}")
+        if query_text("view") == "write" or "features" in st.query_params:
+            st.button(
+                "Read them", key="fv_synthesis_read_new", type="tertiary", on_click=_read_new, args=(job.arguments,)
+            )
+
+
+def _read_new(arguments: Sequence[str]) -> None:
+    """Open what was written last, of its only feature where there was one."""
+    features = asked_features(arguments, ())
+    state.set_query(view="read", of=features[0] if len(features) == 1 else None, show=None, candidate=None)
 
 
 def closed_so_far(here: Here, run: Run, waiting: Sequence[int] = ()) -> Closing:

@@ -142,14 +142,14 @@ def _row(target: Target, chosen: Sequence[int], found: Targets) -> None:
     st.session_state[key] = target.feature_id in chosen
     with st.container(gap=None):
         st.checkbox(
-            plain_markdown(target.explanation),
+            f"{plain_markdown(target.explanation)} :gray[{target.feature_id}]",
             key=key,
             on_change=_pick,
             args=(target.feature_id, chosen, found),
         )
         facts = [f"{target.n_docs} texts", f"relevance {target.relevance}"]
         facts = [escape(visible(target.theme))] * bool(target.theme) + facts
-        facts += [f"best {target.best}"] * (target.best != UNKNOWN) + [f"feature {target.feature_id}"]
+        facts += [f"best {target.best}"] * (target.best != UNKNOWN)
         parts = [f'<b class="fv-{target.state}">{STATES[target.state]}</b>', *(f"<span>{f}</span>" for f in facts)]
         st.html(f'<div class="fv-quiet fv-under">{" · ".join(parts)}</div>')
 
