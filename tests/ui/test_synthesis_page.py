@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 
 import pytest
 from page_checks import complaints
@@ -286,6 +287,23 @@ def test_texts_and_explanations_are_shown_as_text(open_page, planted_root):
         app = open_page(view=view, find=nasty, theme=nasty, state=nasty, show=nasty, candidate=nasty, strategy=nasty)
         assert complaints(app) == []
         assert "<img" not in html_of(app)
+
+
+def test_texts_are_blurred_for_a_reader_who_asked_for_it_wherever_they_stand(open_app, planted_root):
+    sample = open_workspace(planted_root).samples().to_pylist()[0]
+    append_event(planted_root / "events", new_event("bea", candidate_of(sample["candidate_id"]), "reject"))
+    for query in ({"view": "read", "show": "rejected"}, {"view": "left"}):
+        app = open_app(planted_root, "synthesis", **query)
+        app.session_state["fv_blur"] = True
+        app.run()
+        app.button(key="fv_synthesis_bulk").click().run()
+        assert complaints(app) == []
+        holding = [e.value for e in app.get("html") if 'class="fv-span"' in e.value]
+        assert holding
+        assert all("fv-warn" in html for html in holding)
+    previewed = open_workspace(planted_root).samples().to_pylist()[0]["text"]
+    [dialog] = [e.value for e in app.get("html") if escape(previewed)[:40] in e.value]
+    assert "fv-warn" in dialog
 
 
 def test_a_saturated_measurement_is_refused_with_a_way_out(open_page, planted_root):

@@ -208,6 +208,7 @@ def cost_and_start(
     dry_run: Callable[[], dict[str, Any]] | None = None,
     prefix: str = "fv_ask",
     label: str = "Start",
+    abreast: int = 5,
 ) -> None:
     """A dry run on request, and the start; of what costs money only once its cost is shown.
 
@@ -228,7 +229,7 @@ def cost_and_start(
     is_known = known is not None and known[0] == wish
     if known is not None and is_known:
         with costs:
-            _costs(known[1], wish)
+            _costs(known[1], wish, abreast)
     if wish.is_paid and not is_known:
         right.caption("Nothing paid is started before its cost stands here.")
     elif (right if wish.asks_model else costs).button(
@@ -237,10 +238,12 @@ def cost_and_start(
         start(here.root, title=wish.title, page=page, arguments=wish.arguments)
 
 
-def _costs(found: dict[str, Any], wish: Priced) -> None:
+def _costs(found: dict[str, Any], wish: Priced, abreast: int) -> None:
     cells = cost_cells(found)
-    for column, (label, value, note) in zip(st.columns(len(cells)), cells):
-        column.metric(label, value, help=note or None)
+    for start_at in range(0, len(cells), abreast):
+        shown = cells[start_at : start_at + abreast]
+        for column, (label, value, note) in zip(st.columns(min(abreast, len(cells))), shown):
+            column.metric(label, value, help=note or None)
     if found.get("n_cached"):
         st.caption(f":material/inventory_2: {cells[0][2]}")
     usd = found.get("usd")

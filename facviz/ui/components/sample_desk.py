@@ -19,7 +19,7 @@ from facviz.store.events import MAX_SAMPLE, Target, candidate_of
 from facviz.ui import resources, state
 from facviz.ui.components.address import feature_address, plain_markdown
 from facviz.ui.components.decisions import say, show_problem
-from facviz.ui.components.sample_text import HEAT, encoding, heat_toggle, text_html, wait_for
+from facviz.ui.components.sample_text import HEAT, encoding, heat_toggle, kept_away, text_html, wait_for
 from facviz.ui.components.waiting import ready
 from facviz.ui.frame import Here
 from facviz.views.candidate import Pair, facts_html, gate_list, gates_html, provenance, read_pair
@@ -140,7 +140,7 @@ def _text(desk: Desk, *, heat: bool) -> None:
     st.html(f'<div class="fv-quiet" dir="auto">{facts}</div>')
     if sample.written_text:
         with st.expander("What was changed", key="fv_sample_diff"):
-            st.html(word_diff_html(sample.written_text, sample.text))
+            st.html(kept_away(desk.here, word_diff_html(sample.written_text, sample.text)))
     tried = failed_edit(desk.here.database, sample.candidate_id)
     if tried is not None:
         st.caption(f":material/block: The last edit did not verify ({plain_markdown(tried.words)}); this text stays.")

@@ -12,7 +12,7 @@ import streamlit as st
 from facviz.ui import resources
 from facviz.ui.components.coverage import literal
 from facviz.ui.frame import Here
-from facviz.views.heat import SpanRow, spans_html
+from facviz.views.heat import SpanRow, heat_style, spans_html
 from facviz.views.samples import Sample, plain_span
 from facviz.views.synthesis import Run
 
@@ -43,6 +43,15 @@ def text_html(here: Here, run: Run, sample: Sample, text: str, *, heat: bool, ha
     if heat and text.strip():
         row = _heat_of(sample, row, encoding(here, run, sample, text))
     return spans_html([row], mode=here.mode, context="window", warn=here.blurred, has_pills=has_pill)
+
+
+def kept_away(here: Here, inner: str) -> str:
+    """Escaped HTML with a text in it, blurred until pointed at where this reader asked for that."""
+    if not here.blurred:
+        return inner
+    return (
+        f'{heat_style(here.mode)}<div class="fv-warn"><div class="fv-row" tabindex="0"><div>{inner}</div></div></div>'
+    )
 
 
 def encoding(here: Here, run: Run, sample: Sample, text: str) -> Future[Any]:

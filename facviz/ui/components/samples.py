@@ -17,6 +17,7 @@ from facviz.ui.components.coverage import literal
 from facviz.ui.components.decisions import say
 from facviz.ui.components.keys import listen
 from facviz.ui.components.sample_desk import EDIT_KEY, HELP_KEY, TEXT_KEY, Desk, show_desk
+from facviz.ui.components.sample_text import kept_away
 from facviz.ui.frame import Here
 from facviz.ui.state import query_text
 from facviz.views.candidate import compare_strategies, compared_html
@@ -121,28 +122,26 @@ def _list(here: Here, run: Run, facet: Facet) -> None:
         n_pages = -(-facet.n // PAGE_SIZE)
         page = min(state.query_int("list_page") or 1, n_pages)
         for sample in sample_page(here.database, run, facet, page):
-            _line(sample)
+            _line(here, sample)
         if n_pages > 1:
             key = f"fv_synthesis_list_page_{page}_{n_pages}"
             st.pagination(n_pages, default=page, key=key, on_change=_turn_to, args=(key,))
 
 
-def _line(sample: Sample) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.button(
-            "",
-            icon=":material/open_in_full:",
-            key=f"fv_synthesis_open_{sample.candidate_id}",
-            type="tertiary",
-            help="Read this one above",
-            on_click=_open,
-            args=(sample.candidate_id,),
-        )
-        facts = f"{sample.explanation} · {sample.share} · {sample.verdict}"
-        st.html(
-            f'<div dir="auto">{escape(visible(short(sample.text, 160)))}'
-            f'<div class="fv-quiet">{escape(visible(facts))}</div></div>'
-        )
+def _line(here: Here, sample: Sample) -> None:
+    left, right = st.columns([1, 22], vertical_alignment="center")
+    left.button(
+        "",
+        icon=":material/open_in_full:",
+        key=f"fv_synthesis_open_{sample.candidate_id}",
+        type="tertiary",
+        help="Read this one above",
+        on_click=_open,
+        args=(sample.candidate_id,),
+    )
+    facts = f"{sample.explanation} · {sample.share} · {sample.verdict}"
+    text = kept_away(here, escape(visible(short(sample.text, 160))))
+    right.html(f'<div dir="auto">{text}<div class="fv-quiet">{escape(visible(facts))}</div></div>')
 
 
 def _open(candidate_id: str) -> None:
@@ -186,7 +185,7 @@ def _decide_on_many(here: Here, run: Run, feature_id: int | None) -> None:
         for s in kept
         if s is not None
     ]
-    st.html("".join(lines) or '<span class="fv-quiet">Nothing waits any more.</span>')
+    st.html(kept_away(here, "".join(lines)) or '<span class="fv-quiet">Nothing waits any more.</span>')
     if len(waiting) > PREVIEWED:
         st.caption(f"and {count(len(waiting) - PREVIEWED)} more")
     amount = count_of(len(waiting), "text")

@@ -58,7 +58,13 @@ def plan_form(here: Here, run: Run, chosen: Sequence[int]) -> None:
 def _start(here: Here, run: Run, wish: Writing) -> None:
     label = f"Write texts for {count(len(wish.features))}"
     cost_and_start(
-        here, wish, "synthesis", dry_run=lambda: _dry_run(here, run, wish), prefix="fv_synthesis", label=label
+        here,
+        wish,
+        "synthesis",
+        dry_run=lambda: _dry_run(here, run, wish),
+        prefix="fv_synthesis",
+        label=label,
+        abreast=2,
     )
 
 
