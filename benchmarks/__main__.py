@@ -21,6 +21,7 @@ from benchmarks.pages import bench_pages
 from benchmarks.results import Bound, Result
 from benchmarks.sae import bench_decode, bench_step
 from benchmarks.spans import bench_spans
+from benchmarks.synthesis_speed import bench_synthesis
 from benchmarks.texts import pseudo_documents
 from facviz.activations import faster_dtype
 from facviz.backbone import Backbone, load_backbone
@@ -61,6 +62,7 @@ BENCHES: dict[str, Callable[[Models], Result | Sequence[Bound]]] = {
     "sae-step": lambda _: bench_step(),
     "sparse-decode": lambda _: bench_decode(),
     "generation": lambda m: bench_generation(m.fast, PROMPT),
+    "synthesis": lambda m: bench_synthesis(m.slow, m.fast, pseudo_documents(N_DOCUMENTS // 2)),
     "coverage-move": lambda _: bench_move(),
     "coverage-interval": lambda _: bench_interval(),
     "pages": lambda m: bench_pages(lambda: m.fast),

@@ -28,6 +28,11 @@ def bench_generation(
 
 
 def reply_alone(backbone: Backbone, request: LLMRequest, rng_seed: int) -> int:
+    """How many tokens `written_alone` has before its end."""
+    return sum(token != backbone.tokenizer.eos_token_id for token in written_alone(backbone, request, rng_seed))
+
+
+def written_alone(backbone: Backbone, request: LLMRequest, rng_seed: int) -> list[int]:
     """Tokens of one reply written as model cards show it: prompt in, `generate`, reply out."""
     end = backbone.tokenizer.eos_token_id
     renderer = Renderer(backbone.tokenizer, max_tokens=1_000_000, roles=("user",))
@@ -45,4 +50,4 @@ def reply_alone(backbone: Backbone, request: LLMRequest, rng_seed: int) -> int:
             eos_token_id=end,
             pad_token_id=end,
         )
-    return int((written[0, prompt.shape[1] :] != end).sum())
+    return [int(token) for token in written[0, prompt.shape[1] :]]

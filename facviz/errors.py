@@ -8,7 +8,8 @@ FacvizError
 ├── CoverageError       a coverage question has no answer (empty anchor, no relevant features)
 │   └── SaturatedError  nearly nothing is missing at this threshold, so synthesis would prove nothing
 └── LLMError            a provider cannot be reached or refuses the key
-    └── BudgetError     the next call might cost more than the user allowed
+    ├── BudgetError     the next call might cost more than the user allowed
+    └── SpendLimitError the provider's own limit of the account is reached
 """
 
 
@@ -51,3 +52,7 @@ class BudgetError(LLMError):
         super().__init__(message)
         self.spent_usd = spent_usd
         self.needed_usd = needed_usd
+
+
+class SpendLimitError(LLMError):
+    """The provider lets this account spend no more for now; nothing more can be asked until a person raises it."""

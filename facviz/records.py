@@ -22,6 +22,9 @@ Bools = npt.NDArray[np.bool_]
 RAW_TEXT_ROLE = "text"
 """Role of the single message of a plain-text document: rendered without a chat template."""
 
+PLAIN_TEXT = "plain_text"
+"""Sample format of a task that names none: one message, whatever it says."""
+
 CONTENT_SEPARATOR = "\n\n"
 """Joins the contents of a document's messages into `Document.text`."""
 
@@ -219,6 +222,8 @@ class TaskGuideline:
     description: str
     points: tuple[str, ...]
     sample_request: str  # what one synthetic sample of this task is, for the generator
+    # How samples are written and measured; what a feature means for the task does not follow from it.
+    format: str = field(default=PLAIN_TEXT, metadata={"fingerprint": False})
 
 
 class PairState(StrEnum):
@@ -261,6 +266,8 @@ class Candidate:
     accepted: bool
     reject_reason: str | None
     rng_seed: int
+    fields: Mapping[str, Any] | None = None
+    """What the task's format holds beside the text; None where the text is all there is."""
 
 
 class Outcome(StrEnum):

@@ -15,6 +15,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.results import Bound, Pairs, Result, alternate
 from benchmarks.sae import DenseStep, bench_decode, bench_step, synthetic_activations
 from benchmarks.spans import bench_spans, collect, random_sae
+from benchmarks.synthesis_speed import bench_synthesis
 from benchmarks.texts import pseudo_documents, spread_by_length
 from facviz.activations import SaeEncoder
 from facviz.backbone import Backbone
@@ -117,6 +118,14 @@ def test_capture_is_measured_and_its_bar_follows_the_precision(planted, document
 
 
 def test_the_other_benches_are_measured(planted, documents):
+    record = check_record(
+        bench_synthesis(
+            planted, planted, documents, d_sae=60, l0=8, n_features=2, n_single=1, n_pairs=2, max_candidates=4,
+            pair_candidates=4, per_feature=4, batch=4, max_tokens=8,
+        ),
+        8,
+    )  # fmt: skip
+    assert record["settings"]["n_candidates"] == 2 * (4 + 4)
     check_record(bench_spans(planted, planted, documents, d_sae=300, l0=8, n_reference=3, n_pairs=2), 20)
     check_record(bench_step(d_in=24, d_sae=96, k=4, batch_tokens=64, n_pairs=2), 4)
     check_record(bench_decode(d_in=24, d_sae=96, k=4, n_tokens=64, n_calls=2, n_pairs=2), 10)

@@ -128,6 +128,16 @@ BAD = {
     "nothing scored": (extra("[explain]\nmax_scored = 0"), r"`max_scored` is 0; it must be above 0"),
     "no room": (extra("[backbone]\nmax_tokens = 0"), r"`backbone`: `max_tokens` is 0; it must be above 0"),
     "negative layer": (extra("[backbone]\nlayer = -1"), r"`layer` is -1; it must not be negative"),
+    "a step without a pair": (
+        extra('[synthesis]\nstrategy = "one-step"\nstep = "pairs"'), r"one-step has no step `pairs`; leave `step` out"
+    ),
+    "a push from outside": (
+        extra('[synthesis]\nstrategy = "steered"\nprovider = "openai"'), r"written by the provider `local` alone"
+    ),
+    "a model of nobody": (extra('[synthesis]\nmodel = "m"'), r"`model` names a model of a paid provider"),
+    "a judge of nobody": (extra('[synthesis]\njudge_model = "m"'), r"name one in `judge_provider` as well"),
+    "a budget for nothing": (extra("[synthesis]\nbudget_usd = 1.0"), r"nothing here costs money; leave it out"),
+    "no pass": (extra("[synthesis]\npasses = 0"), r"`passes` is 0; it must be above 0"),
     "one candidate": (extra("[synthesis]\npair_candidates = 1"), r"a contrastive pair needs at least 2"),
     "negative window": (extra("[spans]\nbefore_tokens = -1"), r"`before_tokens` is -1; it must not be negative"),
     "zero documents": (changed("n = 20", "n = 0"), r"`n` is 0; it must be above 0"),

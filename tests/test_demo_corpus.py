@@ -11,12 +11,12 @@ import pytest
 
 from facviz.config import load_run_config
 from facviz.corpus import CorpusReader
+from facviz.overlap import normalised, words_of
 from facviz.pipeline.demo import install_demo, shipped_workspace
 from facviz.pipeline.demo_build import tell_story
 from facviz.records import LLMReply, Outcome
 from facviz.sae.formats import load_sae
 from facviz.store.workspace import open_workspace
-from facviz.synthesis.gates import normalised, words_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "demo"
 
@@ -187,7 +187,7 @@ class Writer:
 
 
 def test_a_stopped_generation_continues_with_the_batches_that_are_left(script, monkeypatch, tmp_path):
-    monkeypatch.setattr(script, "QueryWriter", Writer)
+    monkeypatch.setattr(script, "LocalChat", Writer)
     monkeypatch.setattr(script, "BATCH", 2)
     cache, writers = tmp_path / "queries.jsonl", []
     first = list(script.write_queries(writers, 4, 0, cache))
@@ -198,13 +198,3 @@ def test_a_stopped_generation_continues_with_the_batches_that_are_left(script, m
     assert whole == list(script.write_queries([], 8, 0, None))
     other = list(script.write_queries([], 4, 1, cache))
     assert not set(other) & set(whole)
-
-
-def test_the_model_continues_the_users_turn_instead_of_answering_it(script, planted_backbone):
-    from facviz.records import LLMRequest, Message
-
-    writer = script.QueryWriter(planted_backbone)
-    prompt = writer._prompt(LLMRequest((Message("system", "apple bread"),)))
-    assert planted_backbone.tokenizer.decode(prompt[0]).split() == [
-        "<|im_start|>", "system", "apple", "bread", "<|im_end|>", "<|im_start|>", "user",
-    ]  # fmt: skip

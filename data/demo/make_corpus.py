@@ -27,8 +27,8 @@ from facviz.backbone import Backbone, load_backbone
 from facviz.embeddings import SentenceTransformerEmbedder
 from facviz.files import append_line, read_lines
 from facviz.llm.local import LocalChat
+from facviz.overlap import distinct_trigrams, normalised, words_of
 from facviz.records import LLMRequest, Message, Outcome
-from facviz.synthesis.gates import distinct_trigrams, normalised, words_of
 from facviz.synthesis.safety import is_withheld
 
 HERE = Path(__file__).resolve().parent
@@ -84,20 +84,9 @@ THEMES = {
 """Themes of everyday life and the words by which a cluster is recognised as one of them."""
 
 
-class QueryWriter(LocalChat):
-    """Continues the user's turn instead of answering it: the request's only message is the system prompt."""
-
-    def _prompt(self, request: LLMRequest) -> torch.Tensor:
-        mark = "@@@"
-        turns = [{"role": m.role, "content": m.content} for m in (*request.messages, Message("user", mark))]
-        tokenizer = self._backbone.tokenizer
-        before = tokenizer.apply_chat_template(turns, tokenize=False).split(mark)[0]
-        return torch.tensor([tokenizer(before, add_special_tokens=False)["input_ids"]])
-
-
 def write_queries(backbone: Backbone, n: int, rng_seed: int, cache: Path | None) -> Iterator[str]:
     """At least `n` raw queries, batch by batch; each batch depends on its number and the seed only."""
-    writer = QueryWriter(backbone)
+    writer = LocalChat(backbone)
     known = {(e["rng_seed"], e["batch"]): e["texts"] for e in read_lines(cache)} if cache else {}
     for number in range(-(-n // BATCH)):
         texts = known.get((rng_seed, number))
@@ -108,7 +97,7 @@ def write_queries(backbone: Backbone, n: int, rng_seed: int, cache: Path | None)
         yield from texts
 
 
-def _batch(writer: QueryWriter, number: int, rng_seed: int) -> list[str]:
+def _batch(writer: LocalChat, number: int, rng_seed: int) -> list[str]:
     request = LLMRequest(
         (Message("system", SYSTEMS[number % len(SYSTEMS)]),),
         n=BATCH,

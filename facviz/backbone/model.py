@@ -107,6 +107,24 @@ class Backbone:
             return module.register_forward_pre_hook(on_input, with_kwargs=True)
         return module.register_forward_hook(on_output)
 
+    def change_model_acts(self, change: Callable[[torch.Tensor], torch.Tensor]) -> RemovableHandle:
+        """Let each forward go on from `change(what is read)` instead, until `handle.remove()`."""
+        module, kind = self.hook_point()
+
+        def on_input(
+            _: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            if args:
+                return (change(args[0]), *args[1:]), kwargs
+            return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
+
+        def on_output(_: object, __: object, output: Any) -> Any:
+            return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+        if kind == "input":
+            return module.register_forward_pre_hook(on_input, with_kwargs=True)
+        return module.register_forward_hook(on_output)
+
     @property
     def unembedding(self) -> torch.Tensor:
         """Output embedding matrix [vocab, d_model]."""

@@ -59,6 +59,11 @@ class Renderer:
         [(token_ids, _)] = self._tokenise([self._template.generation_prompt(messages)])
         return [int(i) for i in token_ids]
 
+    def query_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids that end where the user's next message begins, so that a model writes that message; never cut."""
+        [(token_ids, _)] = self._tokenise([self._template.query_prompt(messages)])
+        return [int(i) for i in token_ids]
+
     def _tokenise(self, texts: list[str]) -> list[tuple[Ints, Ints]]:
         """Ids [n] and character offsets [n, 2] of each text, with the tokenizer's BOS exactly once in front."""
         if not texts:

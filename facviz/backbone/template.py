@@ -76,6 +76,13 @@ class ChatTemplate:
         turns = self._with_system_prompt(_turns_of(messages))
         return self._apply([t.message for t in turns], generate=True)
 
+    def query_prompt(self, messages: Sequence[Message]) -> str:
+        """The conversation up to where the user's next message begins: a chat model continues it with a query."""
+        turns = self._with_system_prompt(_turns_of(messages))
+        query = _with_sentinel(Message("user", "?"), len(turns))
+        before, _, _ = self._apply([*(t.message for t in turns), query]).rpartition(query.content)
+        return before
+
     def _with_system_prompt(self, turns: list[_Turn]) -> list[_Turn]:
         if self._system_prompt is None or (turns and turns[0].message.role == "system"):
             return turns

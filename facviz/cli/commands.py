@@ -258,12 +258,14 @@ def _coverage(arguments: argparse.Namespace) -> Result:
 
 def _synthesize(arguments: argparse.Namespace) -> Result:
     coverage_config = _from_flags(CoverageConfig, arguments)
-    config = _from_flags(SynthesisConfig, arguments)
+    left_out = {name: False for name in ("axes", "anti_copy") if getattr(arguments, f"no_{name}")}
+    config = _from_flags(SynthesisConfig, arguments, **left_out)
     workspace = open_workspace(_workspace_path(arguments))
     with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)
         measured = coverage.coverage(session, sae_id, arguments.task, arguments.relevance_source, coverage_config)
-        return synthesis.synthesize(session, measured, coverage_config, config), 0
+        stage = synthesis.estimate if arguments.dry_run else synthesis.synthesize
+        return stage(session, measured, coverage_config, config), 0
 
 
 def _evaluate_samples(arguments: argparse.Namespace) -> Result:

@@ -58,6 +58,9 @@ def _backbone_flags(parser: argparse.ArgumentParser, *, several_layers: bool = F
 
 
 _BATCH = "all requests together, at half the price, answered within a day; only anthropic"
+_STRATEGIES = (
+    "paper", "one-step", "steered", "paper+steered", "plain", "self-instruct", "magpie", "evol", "random-feature",
+)  # fmt: skip
 _ARCHITECTURES = ("batchtopk", "topk", "matryoshka", "jumprelu", "gated", "relu", "matching_pursuit", "paper")
 
 
@@ -217,14 +220,28 @@ def _add_gap(commands: Commands, common: argparse.ArgumentParser) -> None:  # ty
 
 
 def _synthesis_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--strategy", choices=["paper"])
+    command.add_argument("--strategy", choices=_STRATEGIES)
     command.add_argument("--step", choices=["pairs", "guided", "both"])
     command.add_argument("--features", type=_numbers, metavar="I,I", help="attempt exactly these missing features")
     command.add_argument("--max-features", type=int)
     command.add_argument("--per-feature", type=int, metavar="N", help="accepted samples wanted")
     command.add_argument("--max-candidates", type=int, metavar="M")
+    command.add_argument("--passes", type=int, metavar="N", help="rounds; each but the first on what is still missing")
+    command.add_argument("--order", choices=["relevance", "gain"], help="which missing features come first")
+    command.add_argument("--no-axes", action="store_true", help="ask every batch in the same words")
     command.add_argument("--temperature", type=float)
     command.add_argument("--top-p", type=float)
+    command.add_argument("--max-kl", type=float, metavar="X", help="how far a push may move the model, in nats a token")
+    command.add_argument("--no-anti-copy", action="store_true", help="accept samples that fire by copied words alone")
+    command.add_argument("--provider", choices=["local", "auto", "anthropic", "openai"], help="who writes")
+    command.add_argument("--model", help="model of a paid provider; default: the provider's")
+    command.add_argument(
+        "--judge-provider", choices=["local", "auto", "anthropic", "openai"], help="who judges samples"
+    )
+    command.add_argument("--judge-model", help="model of a paid judge")
+    command.add_argument("--budget-usd", type=float, metavar="X", help="most that this synthesis may cost in all")
+    command.add_argument("--concurrency", type=int, metavar="N", help="requests under way at a time")
+    command.add_argument("--dry-run", action="store_true", help="what would be asked and cost at most; asks nothing")
 
 
 def _add_evaluation(commands: Commands, common: argparse.ArgumentParser) -> None:  # type: ignore[valid-type]
@@ -247,7 +264,8 @@ def _add_export(commands: Commands, common: argparse.ArgumentParser) -> None:  #
     export.add_argument("what", choices=kinds)
     export.add_argument("--out", required=True, metavar="PATH")
     export.add_argument("--sae", metavar="ID")
-    formats = ["messages", "sft", "prompt-completion", "preference", "alpaca", "sharegpt", "tsv", "parquet", "hf"]
+    rows = ["messages", "sft", "prompt-completion", "preference", "alpaca", "sharegpt", "choices"]
+    formats = [*rows, "tsv", "parquet", "hf"]
     export.add_argument("--format", choices=formats, help="of samples; default messages")
     export.add_argument("--only-approved", action="store_true", help="samples that a person approved, and no others")
     export.add_argument("--dataset", help="whose spans and statistics to write")

@@ -15,7 +15,7 @@ def describe(command: str, result: Mapping[str, Any]) -> str:
         return _coverage(result)
     if command == "tsv-coverage":
         return _tsv_coverage(result)
-    if command == "synthesize":
+    if command == "synthesize" and "n_filled" in result:  # a dry run fills nothing
         return _synthesis(result)
     if command == "evaluate":
         return _evaluation(result)
@@ -78,6 +78,7 @@ def _synthesis(s: Mapping[str, Any]) -> str:
         f"Synthesis: {s['n_filled']} of {s['n_attempted']} features filled by {s['n_accepted']} verified samples "
         f"out of {s['n_candidates']} candidates; FAC {s['fac_before']:.3f} → {s['fac_after']:.3f}, "
         f"missing coverage {s['missing_coverage']:.1%}."
+        + (f"\nIt ended early: {s['stopped']}" if s.get("stopped") else "")
     )
 
 

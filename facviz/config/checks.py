@@ -18,6 +18,7 @@ _POSITIVE = {
     "n_items", "n_lineups",
     "n_added", "min_added", "negatives_per_positive", "n_seeds",
     "max_features", "n_candidates", "concurrency", "per_feature", "max_candidates", "batch", "evidence_spans",
+    "passes", "features_at_once", "max_kl",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "layer", "before_tokens", "after_tokens", "aux_k", "aux_coefficient", "threshold", "n_bootstrap",
@@ -58,6 +59,21 @@ def _check_synthesis(config: SynthesisConfig, where: str) -> None:
             f"{where}: `per_feature` ({config.per_feature}) is above `max_candidates` ({config.max_candidates}), so no "
             "feature could be filled; lower the one or raise the other."
         )
+    if "paper" not in config.strategy and config.step != "both":
+        raise InputError(f"{where}: the strategy {config.strategy} has no step `{config.step}`; leave `step` out.")
+    if "steered" in config.strategy and config.provider != "local":
+        raise InputError(
+            f"{where}: a push needs the model itself, so {config.strategy} is written by the provider `local` alone."
+        )
+    if config.model is not None and config.provider == "local":
+        raise InputError(
+            f"{where}: `model` names a model of a paid provider, and `local` writes with the backbone; leave it out or "
+            "name a provider."
+        )
+    if config.judge_model is not None and config.judge_provider in ("", "local"):
+        raise InputError(f"{where}: `judge_model` names a model of a paid judge; name one in `judge_provider` as well.")
+    if config.budget_usd is not None and {config.provider, config.judge_provider} <= {"", "local"}:
+        raise InputError(f"{where}: `budget_usd` is {config.budget_usd}, but nothing here costs money; leave it out.")
 
 
 def _check_dataset(config: DatasetConfig, where: str) -> None:

@@ -320,6 +320,9 @@ class SynthesisConfig:
     """Most task-relevant first, or most coverage gained per expected candidate first."""
     anti_copy: bool = field(default=True, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
     """Turn down a sample whose target falls silent once the words it copied are taken out."""
+    embedding_gate: bool = field(default=True, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Turn down a sample that says what a known or an evaluation text says in other words, where the packaged embedding
+    model is installed."""
     max_kl: float = field(default=2.0, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
     """Nats a token that a push may move the model's predictions by, on average."""
     provider: Literal["local", "auto", "anthropic", "openai"] = field(

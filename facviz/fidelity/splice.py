@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -151,25 +150,13 @@ def _compare(clean: Tensor, other: Tensor, row: Tensor, position: Tensor, target
 @contextmanager
 def replaced_acts(backbone: Backbone, content: Tensor, replacement: Replacement) -> Iterator[None]:
     """Inside, forwards go on from `replacement(acts)` [n, d_in] where `content` [batch, length] holds; undone after."""
-    module, kind = backbone.hook_point()
 
     def splice(acts: Tensor) -> Tensor:
         acts = acts.clone()
         acts[content] = replacement(acts[content])
         return acts
 
-    def on_input(_: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (splice(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": splice(kwargs["hidden_states"])}
-
-    def on_output(_: object, __: object, output: Any) -> Any:
-        return (splice(output[0]), *output[1:]) if isinstance(output, tuple) else splice(output)
-
-    if kind == "input":
-        handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
-    else:
-        handle = module.register_forward_hook(on_output)
+    handle = backbone.change_model_acts(splice)
     try:
         yield
     finally:

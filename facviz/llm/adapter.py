@@ -57,6 +57,8 @@ class Failure:
     kind: FailureKind
     sentence: str
     retry_after_seconds: float | None = None
+    is_spend_limit: bool = False
+    """Fatal because the account's own limit at the provider is reached."""
 
 
 class Adapter(Protocol):

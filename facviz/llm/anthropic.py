@@ -191,7 +191,8 @@ class AnthropicAdapter:
         """By what a person must do; spend limits first, because they arrive as rate limits."""
         said, status = self._said(error), error.status_code
         if isinstance(error, _SPEND_LIMITS) or status == 402:
-            return Failure(FailureKind.FATAL, f"Claude's spend limit is reached ({said}); raise it, then run again.")
+            sentence = f"Claude's spend limit is reached ({said}); raise it, then run again."
+            return Failure(FailureKind.FATAL, sentence, is_spend_limit=True)
         if status in (401, 403):
             return Failure(
                 FailureKind.FATAL, f"Claude does not accept the key ({said}); set a valid ANTHROPIC_API_KEY."

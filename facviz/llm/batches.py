@@ -94,7 +94,7 @@ class BatchedLLM(PaidLLM):
             else:
                 yield from ((i, k, reply) for i, k in job.places)
         if pending:
-            self._refuse_unpriced()
+            self.refuse_unpriced()
         n_sendings = dict.fromkeys(pending, 0)
         while pending:
             batches = self._open_batches(pending.keys())

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from typing import Any, Self
 
-from facviz.errors import BudgetError, LLMError
+from facviz.errors import BudgetError, LLMError, SpendLimitError
 from facviz.llm.adapter import Adapter, Answer, Failure, FailureKind, Usage
 from facviz.llm.cache import ReplyStore, request_hash
 from facviz.llm.estimate import DEFAULT_SECONDS, Estimate, approximate_tokens, expected_usd, worst_usd
@@ -110,7 +110,7 @@ class PaidLLM:
                 yield from ((i, k, reply) for i, k in job.places)
         if not pending:
             return
-        self._refuse_unpriced()
+        self.refuse_unpriced()
         run = _Run(self, pending)
         try:
             for job, reply in run.results():
@@ -148,6 +148,8 @@ class PaidLLM:
 
     def _jobs(self, requests: Sequence[LLMRequest]) -> list[_Job]:
         """One job a distinct reply: equal requests share it."""
+        if any(request.steering is not None for request in requests):
+            raise LLMError(f"{self.name} runs elsewhere and cannot be steered; let the local model write instead.")
         price, jobs = self.price, dict[str, _Job]()
         for i, request in enumerate(requests):
             for k in range(request.n):
@@ -182,7 +184,8 @@ class PaidLLM:
         self.ledger.end(call_id, answer.outcome.value, usd, answer.usage, seconds=seconds)
         return _reply(record)
 
-    def _refuse_unpriced(self) -> None:
+    def refuse_unpriced(self) -> None:
+        """Raises BudgetError where a budget is set that nobody could keep."""
         if self.budget_usd is not None and self.price is None:
             raise BudgetError(
                 f"Nobody has priced {self.name}, so a budget cannot be kept: name its price in the file that "
@@ -254,7 +257,7 @@ class _Run:
             if result.kind is FailureKind.REJECTED:
                 return self._reject(result)
             if result.kind is FailureKind.FATAL or (result.kind is FailureKind.UNREACHABLE and not self._n_answered):
-                raise LLMError(result.sentence)
+                raise SpendLimitError(result.sentence) if result.is_spend_limit else LLMError(result.sentence)
             sentence = result.sentence
             if self._stopped.wait(self._wait_seconds(attempt, result)):
                 return None

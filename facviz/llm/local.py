@@ -2,6 +2,7 @@
 
 Replies are sampled by a loop of its own: those of many requests in one batch that shrinks as replies end, and without
 sorting the vocabulary at every step, which would cost as much as the model (measured with 32 replies on two cores).
+A request with a steering vector is pushed by it from the last token of its prompt on, each row of a batch by its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from transformers import DynamicCache
 
 from facviz.backbone import Backbone, Renderer
 from facviz.errors import LLMError
+from facviz.llm.steering import Push, mean_divergence
 from facviz.records import LLMReply, LLMRequest, Outcome
 
 _ROWS_AT_ONCE = 32  # more gain little on two cores, and their cache grows
@@ -23,7 +25,11 @@ _LIKELIEST = 1024  # the nucleus is nearly always among these; where it is not, 
 
 
 class LocalChat:
-    """Samples replies in batches; what the prompts of a batch begin with is read once, its cache shared."""
+    """Samples replies in batches; what the prompts of a batch begin with is read once, its cache shared.
+
+    A request with nobody to answer, its messages only a system message or none, gets what a user might ask instead: the
+    model continues the template's user turn (Magpie).
+    """
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
@@ -46,15 +52,29 @@ class LocalChat:
                 found[i] = [self._reply(ids) for ids in islice(rows, requests[i].n)]
         return [found[i] for i in range(len(requests))]
 
-    @torch.inference_mode()
+    def divergence(self, request: LLMRequest, texts: Sequence[str]) -> float:
+        """How far the request's push moves the predictions that write `texts`: mean KL(pushed ‖ plain), nats a token.
+
+        0 for a request without a push, and where there is no text.
+        """
+        if request.steering is None:
+            return 0.0
+        written = [self._backbone.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        return mean_divergence(self._backbone, request.steering, self._prompt(request), written)
+
     def _sample(self, requests: Sequence[LLMRequest], prompts: Sequence[list[int]]) -> Tensor:
         """Reply ids [replies, max_tokens] of requests that share their limits, filled up with end tokens."""
+        with Push(self._backbone, [request.steering for request in requests]).applied() as push:
+            return self._write(requests, prompts, push)
+
+    @torch.inference_mode()
+    def _write(self, requests: Sequence[LLMRequest], prompts: Sequence[list[int]], push: Push) -> Tensor:
         model, end, first = self._backbone.model, min(self._stops, default=0), requests[0]
         device = model.device
         stops = torch.tensor(sorted(self._stops), device=device)
         generators = [torch.Generator(device).manual_seed(request.rng_seed) for request in requests]
         cache = DynamicCache(config=model.config)
-        read, mask = self._read(prompts, cache)
+        read, mask = self._read(prompts, cache, push)
         source = torch.repeat_interleave(
             torch.arange(len(requests), device=device), torch.tensor([r.n for r in requests], device=device)
         )
@@ -69,6 +89,7 @@ class LocalChat:
                 padding = (
                     {} if len(requests) == 1 else {"attention_mask": mask, "position_ids": next_place.unsqueeze(1)}
                 )
+                push.at(source)
                 last = replies[running, step - 1].unsqueeze(1)
                 logits = model(input_ids=last, past_key_values=cache, use_cache=True, **padding).logits[:, -1]
                 next_place = next_place + 1
@@ -84,7 +105,7 @@ class LocalChat:
                 cache.batch_select_indices(goes_on)
         return replies
 
-    def _read(self, prompts: Sequence[list[int]], cache: DynamicCache) -> tuple[Tensor, Tensor]:
+    def _read(self, prompts: Sequence[list[int]], cache: DynamicCache, push: Push) -> tuple[Tensor, Tensor]:
         """Logits [prompts, vocabulary] after each prompt, and which places of the cache are real [prompts, places]."""
         model = self._backbone.model
         n_shared = _n_shared(prompts) if len(prompts) > 1 else 0
@@ -99,11 +120,14 @@ class LocalChat:
         mask = torch.nn.functional.pad(own, (n_shared, 0), value=1)
         places = (mask.cumsum(-1) - 1).clamp(min=0)[:, n_shared:]
         padding = {} if len(prompts) == 1 else {"attention_mask": mask, "position_ids": places}
+        push.at(torch.arange(len(prompts), device=model.device))
         read = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **padding)
         return read.logits[:, -1], mask
 
     def _prompt(self, request: LLMRequest) -> list[int]:
-        ids = self._renderer.generation_prompt(request.messages)
+        is_asked = any(message.role != "system" for message in request.messages)
+        read = self._renderer.generation_prompt if is_asked else self._renderer.query_prompt
+        ids = read(request.messages)
         limit = getattr(self._backbone.model.config, "max_position_embeddings", None)
         if limit is not None and len(ids) + request.max_tokens > limit:
             raise LLMError(f"The prompt has {len(ids)} tokens, too many for {self.name}; show fewer spans.")

@@ -104,7 +104,8 @@ class OpenAIAdapter:
                 return Failure(FailureKind.RETRY, said, 0.0)
             return Failure(FailureKind.REJECTED, f"The server cannot take this request: {said}.")
         if status == 402 or {error.get("code"), error.get("type")} & _NO_MONEY:
-            return Failure(FailureKind.FATAL, f"The spend limit is reached ({said}); raise it, then run again.")
+            sentence = f"The spend limit is reached ({said}); raise it, then run again."
+            return Failure(FailureKind.FATAL, sentence, is_spend_limit=True)
         if status in (401, 403):
             return Failure(
                 FailureKind.FATAL, f"The server does not accept the key ({said}); set a valid {KEY_VARIABLE}."

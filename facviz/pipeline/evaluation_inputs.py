@@ -11,13 +11,12 @@ import numpy as np
 from facviz.config import EvaluationConfig
 from facviz.errors import InputError
 from facviz.evaluation.arms import GOLD_ARM, SEED_ARM, UNVERIFIED_ARM
-from facviz.evaluation.duplicates import exact_duplicates, near_duplicates
+from facviz.overlap import exact_duplicates, near_duplicates, words_of
 from facviz.pipeline.session import load_documents
 from facviz.prompts import load_task
 from facviz.records import Bools, Document, Message, Split, split_of
 from facviz.store.manifest import Manifest
 from facviz.store.reader import Reader
-from facviz.synthesis.gates import words_of
 
 Row = Mapping[str, Any]
 TRUE_LABEL = "1"

@@ -54,7 +54,7 @@ def explain(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, A
     if config.provider == "lexical":
         return explain_by_words(session, sae_id, config)
     stage = _Stage.read(session, sae_id, config)
-    with language_model(session, config, stage.books) as client:
+    with language_model(session, config, stage.books, batch=config.batch) as client:
         return session.run_once(stage.scope(client), lambda: stage.run(client))
 
 
@@ -68,7 +68,7 @@ def estimate(session: Session, sae_id: str, config: ExplainConfig) -> dict[str, 
     told = {"provider": config.provider, "n_features": len(stage.evidence)}
     if config.provider == LOCAL:
         return told | {"n_calls": len(requests), "usd": 0.0}
-    with paid_model(session, config, stage.books) as client:
+    with paid_model(session, config, stage.books, batch=config.batch) as client:
         return told | {"model": client.name, **dataclasses.asdict(client.estimate(requests))}
 
 

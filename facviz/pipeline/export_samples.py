@@ -34,8 +34,8 @@ FORMATS: Mapping[str, str] = {
 }
 """Every format with the suffix of its file; `hf` is a folder."""
 MANIFEST = "manifest.json"
-NEED_ANSWER = ("prompt-completion", "preference", "alpaca")
-"""Formats that samples without an assistant's answer do not fit."""
+NEED_ANSWER = ("prompt-completion", "preference", "alpaca", "choices")
+"""Formats that samples which are one message do not fit."""
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
@@ -47,7 +47,8 @@ SCHEMA = pa.schema(
     ]
 )
 _HELP = {
-    "preference": "A preference needs two answers to one prompt: a sample and the weak text of its pair.",
+    "preference": "A preference needs two answers to one prompt, as tasks with the format preference_pair have them.",
+    "choices": "Options come with tasks whose format is sycophancy_item or survival_item.",
     "prompt-completion": "These are questions or plain texts, with no answer to learn.",
     "alpaca": "These are questions or plain texts, with no answer to learn.",
 }

@@ -44,7 +44,7 @@ def judge_relevance(session: Session, sae_id: str, task: str, config: RelevanceC
         _refuse_model(config)
         return relevance_by_numbers(session, sae_id, task, config)
     stage = _Stage.read(session, sae_id, load_task(task), config)
-    with language_model(session, config, stage.books) as client:
+    with language_model(session, config, stage.books, batch=config.batch) as client:
         return session.run_once(stage.scope(client), lambda: stage.run(client))
 
 
@@ -58,7 +58,7 @@ def estimate(session: Session, sae_id: str, task: str, config: RelevanceConfig) 
     told = {"source": "llm", "n_features": len(stage.subjects)}
     if config.provider == LOCAL:
         return told | {"n_calls": len(requests), "usd": 0.0}
-    with paid_model(session, config, stage.books) as client:
+    with paid_model(session, config, stage.books, batch=config.batch) as client:
         return told | {"model": client.name, **dataclasses.asdict(client.estimate(requests))}
 
 

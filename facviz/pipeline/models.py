@@ -33,24 +33,20 @@ class ModelChoice(Protocol):
     def concurrency(self) -> int:
         """Requests under way at a time."""
 
-    @property
-    def batch(self) -> bool:
-        """Whether requests are handed in together, at half the price."""
-
 
 @contextmanager
-def language_model(session: Session, choice: ModelChoice, scope: str) -> Iterator[LLMClient]:
-    """The model to ask; what `scope` names has a budget of its own."""
+def language_model(session: Session, choice: ModelChoice, scope: str, *, batch: bool = False) -> Iterator[LLMClient]:
+    """The model to ask; what `scope` names has a budget of its own. `batch`: handed in together, at half the price."""
     if choice.provider == LOCAL:
         from facviz.llm.local import LocalChat
 
         yield LocalChat(session.fast)
     else:
-        with paid_model(session, choice, scope) as paid:
+        with paid_model(session, choice, scope, batch=batch) as paid:
             yield paid
 
 
-def paid_model(session: Session, choice: ModelChoice, scope: str) -> PaidLLM:
+def paid_model(session: Session, choice: ModelChoice, scope: str, *, batch: bool = False) -> PaidLLM:
     """The same where only a paid model will do; close it when done."""
     return open_client(
         choice.provider,
@@ -59,7 +55,7 @@ def paid_model(session: Session, choice: ModelChoice, scope: str) -> PaidLLM:
         budget_usd=choice.budget_usd,
         scope=scope,
         concurrency=choice.concurrency,
-        batch=choice.batch,
+        batch=batch,
     )
 
 

@@ -65,7 +65,7 @@ def score(session: Session, sae_id: str, config: ScoreConfig) -> dict[str, Any]:
         scope = stage.scope(EMBEDDING, "")
         told |= session.run_once(scope, lambda: stage.run_embedding(scope))
     if stage.judged_kinds:
-        with language_model(session, config, stage.books) as client:
+        with language_model(session, config, stage.books, batch=config.batch) as client:
             judged = stage.scope("+".join(stage.judged_kinds), client.name)
             told |= session.run_once(judged, lambda: stage.run_judge(judged, client))
     return told
@@ -80,7 +80,7 @@ def estimate(session: Session, sae_id: str, config: ScoreConfig) -> dict[str, An
     requests = [r for part in stage.parts() for plan in stage.plans(part) for r in plan.requests]
     if config.provider == LOCAL:
         return told | {"n_calls": len(requests), "usd": 0.0}
-    with paid_model(session, config, stage.books) as client:
+    with paid_model(session, config, stage.books, batch=config.batch) as client:
         return told | {"model": client.name, **dataclasses.asdict(client.estimate(requests))}
 
 

@@ -12,8 +12,9 @@ from facviz.errors import InputError
 from facviz.explain.judging import MAX_RUBRIC_CHARS, VERIFY
 from facviz.files import write_text_atomically
 from facviz.prompts import packaged_task_names, parse_task
-from facviz.records import TaskGuideline
+from facviz.records import PLAIN_TEXT, TaskGuideline
 from facviz.store.workspace import TASKS_FOLDER, Workspace
+from facviz.synthesis.formats import format_of
 
 MAX_TITLE_CHARS, MAX_POINTS = 80, 30
 ROLES = ("user", "assistant")
@@ -29,21 +30,23 @@ class TaskDraft:
     points: Sequence[str]
     roles: Sequence[str] = ("user",)
     sample_request: str = ""
+    format: str = PLAIN_TEXT
+    """How samples are written, read and measured: a name of `facviz.synthesis.formats.FORMATS`."""
 
 
 def save_task(workspace: Workspace, draft: TaskDraft) -> str:
     """Write the task's file and return its name; a changed task is a new version beside the old one.
 
     Raises:
-        InputError: something is missing or too long, or the name is a packaged task's.
+        InputError: something is missing or too long, the name is a packaged task's, or there is no such format.
     """
     title, description = _line(draft.title), _line(draft.description)
     points = [line for point in draft.points if (line := _line(point).lstrip("-•* ").strip())]
     name = _name(title)
     _check(title, description, points, draft.roles, name)
     wanted = _line(draft.sample_request) or f"Write one short text that the task “{title}” should count as relevant."
-    text = _file_text(title, description, points, draft.roles, wanted)
-    parse_task(name, text)  # what cannot be read back is refused before it is written
+    text = _file_text(title, description, points, draft.roles, wanted, draft.format)
+    format_of(parse_task(name, text))  # what cannot be read back is refused before it is written
     folder = workspace.root / TASKS_FOLDER
     versions = sorted(int(p.name.split(".v")[1][:-3]) for p in folder.glob(f"{name}.v*.md") if _is_version(p.name))
     if versions and (folder / f"{name}.v{versions[-1]}.md").read_text(encoding="utf-8") == text:
@@ -54,7 +57,7 @@ def save_task(workspace: Workspace, draft: TaskDraft) -> str:
 
 def draft_of(task: TaskGuideline) -> TaskDraft:
     """A task as something to change."""
-    return TaskDraft(task.title, task.description, task.points, task.roles, task.sample_request)
+    return TaskDraft(task.title, task.description, task.points, task.roles, task.sample_request, task.format)
 
 
 def _is_version(name: str) -> bool:
@@ -88,7 +91,10 @@ def _check(title: str, description: str, points: Sequence[str], roles: Sequence[
         raise InputError(f"There is a task {name!r} already; choose another title.")
 
 
-def _file_text(title: str, description: str, points: Sequence[str], roles: Sequence[str], wanted: str) -> str:
+def _file_text(
+    title: str, description: str, points: Sequence[str], roles: Sequence[str], wanted: str, form: str
+) -> str:
     head = [f"title: {title}", f"roles: {', '.join(roles)}", "sign: +1", f"sample_request: {wanted}"]
+    head += [f"format: {_line(form)}"] if form != PLAIN_TEXT else []
     body = description.removeprefix("- ").removeprefix("---")
     return "\n".join(["---", *head, "---", body, "", *(f"- {point}" for point in points), ""])

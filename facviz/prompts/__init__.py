@@ -14,13 +14,14 @@ from pathlib import Path
 from string import Template
 
 from facviz.errors import InputError
-from facviz.records import TaskGuideline
+from facviz.records import PLAIN_TEXT, TaskGuideline
 
 FOLDER: Traversable = resources.files(__name__)
 
 _FILE_NAME = re.compile(r"(?P<name>[a-z][a-z0-9_]*)\.v(?P<version>[0-9]+)\.md")
 _FRONT_MATTER = re.compile(r"---\n(?P<fields>.*?)\n---\n(?P<body>.*)", re.DOTALL)
 _TASK_FIELDS = ("title", "roles", "sign", "sample_request")
+_OPTIONAL_FIELDS = ("format",)
 
 
 _own_tasks: ContextVar[Path | None] = ContextVar("own_tasks", default=None)
@@ -107,13 +108,15 @@ def parse_task(name: str, text: str) -> TaskGuideline:
         description=description,
         points=tuple(points),
         sample_request=fields["sample_request"],
+        format=fields.get("format") or PLAIN_TEXT,
     )
 
 
 def _field(name: str, line: str) -> tuple[str, str]:
     key, colon, value = line.partition(":")
-    if not colon or key.strip() not in _TASK_FIELDS:
-        raise InputError(f"The task {name} has the line {line!r}; use only {', '.join(_TASK_FIELDS)}, as `key: value`.")
+    known = (*_TASK_FIELDS, *_OPTIONAL_FIELDS)
+    if not colon or key.strip() not in known:
+        raise InputError(f"The task {name} has the line {line!r}; use only {', '.join(known)}, as `key: value`.")
     return key.strip(), value.strip()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with every change of a table; a workspace written by a newer facviz is refused."""
 
 MODE = "inference"
@@ -259,6 +259,7 @@ TABLES: dict[str, pa.Schema] = {
             ("act_threshold", pa.float64()),
             ("peak_token", pa.int32()),
             ("gates", pa.string()),
+            ("fields", pa.string()),  # JSON of what the task's format holds beside the text, null where that is nothing
             ("accepted", pa.bool_()),
             ("reject_reason", pa.string()),
             ("generator", pa.string()),
@@ -314,6 +315,7 @@ DECISION_SCHEMA = pa.schema(
         ("list_id", pa.string()),
         ("status", pa.string()),
         ("text", pa.string()),
+        ("measured", pa.string()),  # JSON: what was measured of an edited sample's text
         ("verdict", pa.string()),
         ("reason", pa.string()),
         ("author", pa.string()),

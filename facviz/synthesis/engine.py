@@ -1,78 +1,58 @@
-"""The loop that fills one feature: two steps in numbered batches, ranked together, verified alone, until n or m.
+"""The accepted-N loop: several features at a time, in numbered batches, ranked together, verified alone, until n or m.
 
-Nothing is drawn that the plan does not name: a batch's seed follows from its place, a recalled batch is not generated
-again, and every candidate is kept with what it measured and why it was not used.
+A **wave** takes the next batch of every feature under way: all requests go out in one call, all replies are measured in
+one pass, then each batch is verified and recorded in the order in which its feature started. Nothing is drawn that the
+plan does not name: seeds follow from a batch's place, prompt axes from its place and the waves before, and what happens
+does not depend on which reply came first. A recalled batch is not generated again. Every candidate is kept with what it
+measured and why it was not used, and every feature ends in a state of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
+
 from facviz.config import SynthesisConfig
+from facviz.errors import BudgetError, SpendLimitError
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import (
-    Candidate,
-    ContrastivePair,
-    Encoded,
-    LLMReply,
-    LLMRequest,
-    Message,
-    Outcome,
-)
+from facviz.records import Candidate, Encoded, Ints, LLMReply, Outcome
+from facviz.synthesis.asking import Ask, Asker, PlannedBatch, planned_batches
+from facviz.synthesis.axes import NOT_COUNTED, AxisCounts
 from facviz.synthesis.gates import TextGates
-from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE, guided_messages
-from facviz.synthesis.pairs import REQUEST_TEMPLATE, STEP_ONE, SYSTEM_TEMPLATE, make_pair, pair_messages
-from facviz.synthesis.plan import BatchPlace, FeatureBrief
-from facviz.synthesis.safety import is_withheld
+from facviz.synthesis.measuring import act_of, measure_batches
+from facviz.synthesis.order import Acceptance, next_feature
+from facviz.synthesis.plan import FeatureBrief
+from facviz.synthesis.results import BatchLedger, FeatureResult, FeatureState, OnResult
+from facviz.synthesis.strategies import Strategy
 
-PROMPTS = {"pairs": REQUEST_TEMPLATE, "guided": GUIDED_TEMPLATE}
-TEMPLATES = (SYSTEM_TEMPLATE, REQUEST_TEMPLATE, CONTRAST_TEMPLATE, GUIDED_TEMPLATE)
-"""Everything the generator is told; a changed text is another synthesis run."""
-_RANKING_SLACK = 0.95
+RANKING_SLACK = 0.95
 """Reduced precision moves a few activations across the bar; what ranks this close below it is verified too."""
+_REFUSED_ROUNDS = 2
+"""So many batches in a row of refusals alone end a feature: more would be refused, and paid for."""
 
 
-class FeatureState(StrEnum):
-    """How synthesis ended for a missing feature."""
+class SampleGate(Protocol):
+    """What a candidate must pass after its target was seen to fire, where that needs more than its text."""
 
-    FILLED = "filled"
-    EXHAUSTED = "exhausted"
-    REFUSED = "refused"
-    BUDGET = "budget"
-    PAIRED_ONLY = "paired_only"
+    def check(
+        self, brief: FeatureBrief, candidate: Candidate, shown: Sequence[str], alone: Encoded
+    ) -> tuple[dict[str, Any], str | None]:
+        """Measures for the candidate's gates, and the reason for rejection or None.
 
+        `candidate.act` and its `verified_act` are from `alone`, one row in float32; `shown` are the texts the generator
+        saw. Called strongest first, and no more once enough are accepted.
+        """
 
-class BatchLedger(Protocol):
-    """Finished batches, so that a killed run loses at most the unfinished one."""
-
-    def recall(self, place: BatchPlace) -> list[Candidate] | None:
-        """The batch at this place if it was finished before."""
-
-    def record(self, place: BatchPlace, candidates: Sequence[Candidate]) -> None:
-        """Keep a finished batch durably."""
+    def accept(self, text: str) -> None:
+        """Remember an accepted sample, also one that a run before this process accepted."""
 
 
 @dataclass(slots=True)
-class FeatureResult:
-    """Everything synthesis did for one feature."""
-
-    brief: FeatureBrief
-    pair: ContrastivePair
-    state: FeatureState
-    candidates: list[Candidate] = field(default_factory=list)
-
-    @property
-    def accepted(self) -> list[Candidate]:
-        """The verified samples."""
-        return [c for c in self.candidates if c.accepted]
-
-
-@dataclass(frozen=True, slots=True)
 class Synthesizer:
     """Model, measurement, gates and memory of one synthesis run."""
 
@@ -82,167 +62,235 @@ class Synthesizer:
     gates: TextGates
     ledger: BatchLedger
     config: SynthesisConfig
+    strategy: Strategy
+    after: SampleGate | None = None
+    is_sampling: bool = True
+    """Whether equal requests get different replies; where not, every reply is asked for in words of its own."""
+    is_small: bool = True
+    """Whether the model follows only a short request, so that few axes are said at once."""
+    stopped: str = ""
 
     def fill(self, brief: FeatureBrief) -> FeatureResult:
-        """Run the asked-for steps for one feature; the same call after a kill continues where it stopped."""
-        tried = list(self._step_one(brief))
-        pair = make_pair(brief, tried, self.config.min_margin)
-        result = FeatureResult(brief, pair, FeatureState.PAIRED_ONLY, tried)
-        if self.config.step == "pairs":
-            return result
-        by_id = {c.candidate_id: c for c in tried}
-        strong, weak = by_id.get(pair.strong_id or ""), by_id.get(pair.weak_id or "")
-        for batch in self._step_two(brief, *guided_messages(brief, strong, weak)):
-            result.candidates.extend(batch)
-        filled = len(result.accepted) >= self.config.per_feature
-        result.state = FeatureState.FILLED if filled else FeatureState.EXHAUSTED
-        return result
+        """One feature alone."""
+        return self.fill_all([brief])[0]
 
-    def _step_one(self, brief: FeatureBrief) -> Iterable[Candidate]:
-        messages, shown = pair_messages(brief)
-        for number, size in _batches(self.config.pair_candidates, self.config.batch):
-            place = BatchPlace(self.synth_id, brief.feature_id, "pairs", number)
-            yield from self._batch(brief, place, size, messages, shown, n_wanted=0)
+    def fill_all(self, briefs: Sequence[FeatureBrief], on_result: OnResult | None = None) -> list[FeatureResult]:
+        """Run the asked-for steps; the same call after a kill, or with more money, continues where it stopped.
 
-    def _step_two(
-        self, brief: FeatureBrief, messages: tuple[Message, ...], shown: list[str]
-    ) -> Iterable[list[Candidate]]:
-        wanted = self.config.per_feature
-        for number, size in _batches(self.config.max_candidates, self.config.batch):
-            if wanted <= 0:
-                return
-            place = BatchPlace(self.synth_id, brief.feature_id, "guided", number)
-            batch = self._batch(brief, place, size, messages, shown, n_wanted=wanted)
-            wanted -= sum(c.accepted for c in batch)
-            yield batch
+        The passes after the first attempt the features that no accepted sample of the run activates, whichever feature
+        it was written for.
 
-    def _batch(
-        self,
-        brief: FeatureBrief,
-        place: BatchPlace,
-        size: int,
-        messages: tuple[Message, ...],
-        shown: list[str],
-        *,
-        n_wanted: int,
-    ) -> list[Candidate]:
-        batch = self.ledger.recall(place)
-        if batch is None:
-            request = self._request(place, size, messages)
-            replies = self.client.complete([request])[0]
-            batch = self._measure(brief, place, replies, request.rng_seed, shown)
-            batch = self._verify(brief, batch, n_wanted)
-            self.ledger.record(place, batch)
+        Raises:
+            LLMError: the provider cannot be reached or refuses the key; finished batches are kept.
+        """
+        run = _Run(self, briefs, on_result or (lambda _: None))
+        courses = [_Course(brief, self._plan(0)) for brief in briefs]
+        run.through(courses)
+        for number in range(1, self.config.passes if self.config.step != "pairs" else 1):
+            again = [c for c in courses if run.is_uncovered(c)] if not self.stopped else []
+            for course in again:
+                course.begin(self._plan(number))
+            run.through(again)
+        return [run.result(course) for course in courses]
+
+    def _plan(self, pass_number: int) -> Iterator[PlannedBatch]:
+        return planned_batches(self.strategy, self.config, pass_number)
+
+
+class _Course:
+    """Where one feature stands."""
+
+    def __init__(self, brief: FeatureBrief, batches: Iterator[PlannedBatch]) -> None:
+        self.brief, self.tried, self.axes = brief, list[Candidate](), AxisCounts()
+        self.state: FeatureState | None = None
+        self.batch: PlannedBatch | None = None
+        self.begin(batches)
+
+    def begin(self, batches: Iterator[PlannedBatch]) -> None:
+        """Set out on a pass."""
+        self.state, self._batches, self._n_refused = None, batches, 0
+
+    @property
+    def n_accepted(self) -> int:
+        """Samples so far."""
+        return sum(c.accepted for c in self.tried)
+
+    def take(self, candidates: Sequence[Candidate]) -> None:
+        """A finished batch."""
+        self.tried.extend(candidates)
+        self.axes.add(candidates)
+        is_refused = all(c.gates.get("outcome") == Outcome.REFUSED for c in candidates)
+        self._n_refused = self._n_refused + 1 if is_refused else 0
+
+    def advance(self, config: SynthesisConfig) -> None:
+        """Choose the next batch, or the state in which the feature ends."""
+        is_filled = self.n_accepted >= config.per_feature
+        is_given_up = self._n_refused >= _REFUSED_ROUNDS
+        self.batch = None if is_filled or is_given_up else next(self._batches, None)
+        if self.batch is not None:
+            return
+        if is_filled:
+            self.state = FeatureState.FILLED
+        elif self._n_refused:
+            self.state = FeatureState.REFUSED
         else:
-            for candidate in batch:
-                if candidate.accepted:
-                    self.gates.accept(candidate.text)
-        return batch
+            self.state = FeatureState.PAIRED_ONLY if config.step == "pairs" else FeatureState.EXHAUSTED
 
-    def _request(self, place: BatchPlace, size: int, messages: tuple[Message, ...]) -> LLMRequest:
-        return LLMRequest(
-            messages,
-            n=size,
-            max_tokens=self.config.max_tokens,
-            temperature=self.config.temperature,
-            top_p=self.config.top_p,
-            rng_seed=place.rng_seed(self.config.rng_seed),
+
+class _Run:
+    """All waves of one call: what is shared by the features under way."""
+
+    def __init__(self, engine: Synthesizer, briefs: Sequence[FeatureBrief], on_result: OnResult) -> None:
+        self._engine, self._on_result = engine, on_result
+        self._ids: Ints = np.array([brief.feature_id for brief in briefs], dtype=np.int64)
+        self._bars = np.array([brief.bar for brief in briefs], dtype=np.float64)
+        self._axes, self._seen, self._covered = AxisCounts(), Acceptance(), set[int]()
+        self._asker = Asker(
+            engine.synth_id, engine.strategy, engine.config, is_sampling=engine.is_sampling, is_small=engine.is_small
         )
 
-    def _measure(
-        self, brief: FeatureBrief, place: BatchPlace, replies: Sequence[LLMReply], rng_seed: int, shown: Sequence[str]
-    ) -> list[Candidate]:
-        """Every reply as a candidate with its batched activation; none is dropped, a withheld one loses its text."""
-        texts = [clean_reply(reply) for reply in replies]
-        withheld = [is_withheld(text) for text in texts]
-        texts = ["" if hidden else text for text, hidden in zip(texts, withheld)]
-        encoded = self.encoder.encode([brief.document(text) for text in texts])
-        candidates = []
-        for slot, (reply, text) in enumerate(zip(replies, texts)):
-            act, peak = _act_of(encoded, slot, brief.feature_id)
-            gates, reason = ({}, "withheld") if withheld[slot] else self._text_gates(reply, text, shown)
-            candidates.append(
-                Candidate(
-                    candidate_id=place.candidate_id(slot),
-                    feature_id=brief.feature_id,
-                    strategy=place.strategy,
-                    step=place.step,
-                    round=place.round,
-                    slot=slot,
-                    text=text,
-                    act=act,
-                    peak_token=peak,
-                    gates=gates | {"ranked_act": act, "outcome": str(reply.outcome)},
-                    accepted=False,
-                    reject_reason=reason,
-                    rng_seed=rng_seed,
-                )
-            )
-        return candidates
+    def is_uncovered(self, course: _Course) -> bool:
+        """Whether a later pass attempts it: it is not filled, and no sample written for another activates it."""
+        is_open = course.state in (FeatureState.EXHAUSTED, FeatureState.REFUSED)
+        return is_open and course.brief.feature_id not in self._covered
 
-    def _text_gates(self, reply: LLMReply, text: str, shown: Sequence[str]) -> tuple[dict[str, Any], str | None]:
-        if reply.outcome in (Outcome.REFUSED, Outcome.INVALID):
-            return {}, str(reply.outcome)
-        if not text:
-            return {}, "empty"
-        return self.gates.check(text, shown)
+    def result(self, course: _Course) -> FeatureResult:
+        """What became of a feature."""
+        is_untried = course.state is FeatureState.BUDGET and not course.tried
+        pair = None if is_untried else self._engine.strategy.pair(course.brief, course.tried)
+        return FeatureResult(course.brief, pair, course.state or FeatureState.BUDGET, course.tried)
 
-    def _verify(self, brief: FeatureBrief, batch: list[Candidate], n_wanted: int) -> list[Candidate]:
-        """Strongest first, alone and in float32, until `n_wanted` are accepted; step 1 wants none."""
-        verified = {c.candidate_id: c for c in batch}
-        for candidate in sorted(batch, key=lambda c: (-c.act, c.slot)):
+    def through(self, courses: Sequence[_Course]) -> None:
+        """Waves until every feature ended; when the money is spent, all that did not end as `budget`."""
+        waiting, under_way, config = list(courses), list[_Course](), self._engine.config
+        while (waiting or under_way) and not self._engine.stopped:
+            while waiting and len(under_way) < config.features_at_once:
+                place = next_feature([c.brief for c in waiting], config.order, self._seen, config)
+                under_way.append(waiting.pop(place))
+                under_way[-1].advance(config)
+            self._wave([course for course in under_way if course.state is None])
+            if not self._engine.stopped:
+                under_way = [course for course in under_way if not self._is_over(course)]
+        for course in [*under_way, *waiting]:
+            course.state = course.state or FeatureState.BUDGET
+            self._on_result(self.result(course))
+
+    def _is_over(self, course: _Course) -> bool:
+        if course.state is None:
+            return False
+        self._on_result(self.result(course))
+        return True
+
+    def _wave(self, courses: Sequence[_Course]) -> None:
+        """The next batch of every feature under way, each recorded in the order in which the features started.
+
+        What the money did not reach ends the wave there, so that what is recorded never has a gap before it.
+        """
+        engine = self._engine
+        asks = [self._asker.ask(c.brief, batch, c.tried, c.axes, self._axes) for c, batch in _due(courses)]
+        recalled = [engine.ledger.recall(ask.place) for ask in asks]
+        fresh = self._replies([ask for ask, found in zip(asks, recalled) if found is None])
+        finished = list[Candidate]()
+        for course, ask, found in zip(courses, asks, recalled):
+            if found is None:
+                measured = next(fresh, None)
+                if measured is None:
+                    break
+                try:
+                    found = self._verify(course.brief, ask, measured, engine.config.per_feature - course.n_accepted)
+                except (BudgetError, SpendLimitError) as error:  # a judge among the gates costs money, too
+                    engine.stopped = engine.stopped or str(error)
+                    break
+                engine.ledger.record(ask.place, found)
+            else:
+                self._remember(found)
+            course.take(found)
+            if ask.step.is_accepting:
+                self._seen.add(course.brief, sum(c.accepted for c in found), len(found))
+            finished += found
+            course.advance(engine.config)
+        self._axes.add(finished)
+
+    def _replies(self, asks: Sequence[Ask]) -> Iterator[list[Candidate]]:
+        """Candidates of every batch, measured in one pass; fewer batches than asked for where the money ran out."""
+        if not asks:
+            return iter(())
+        engine = self._engine
+        requests = [request for ask in asks for request in ask.requests]
+        try:
+            replies = iter(engine.client.complete(requests))
+            answered = [list(islice(replies, len(ask.requests))) for ask in asks]
+        except (BudgetError, SpendLimitError) as error:
+            engine.stopped = str(error)
+            answered = list(self._recorded(asks))
+        return iter(measure_batches(engine.encoder, asks[: len(answered)], answered))
+
+    def _recorded(self, asks: Sequence[Ask]) -> Iterator[list[list[LLMReply]]]:
+        """Batches whose replies had all arrived when the money ran out, up to the first that had not."""
+        for ask in asks:
+            try:
+                yield self._engine.client.complete(list(ask.requests))
+            except (BudgetError, SpendLimitError):
+                return
+
+    def _verify(self, brief: FeatureBrief, ask: Ask, batch: list[Candidate], n_wanted: int) -> list[Candidate]:
+        """Text gates for all; then strongest first, alone and in float32, until `n_wanted` are accepted."""
+        checked = {c.candidate_id: self._text_gates(c, ask) for c in batch}
+        for candidate in sorted(checked.values(), key=lambda c: (-c.act, c.slot)):
             if candidate.reject_reason is not None:
                 continue
-            if candidate.step == "pairs":
-                outcome = dataclasses.replace(candidate, reject_reason=STEP_ONE)
-            elif candidate.act <= _RANKING_SLACK * brief.bar:
+            if ask.step.not_a_sample is not None:
+                outcome = dataclasses.replace(candidate, reject_reason=ask.step.not_a_sample)
+            elif candidate.act <= RANKING_SLACK * brief.bar:
                 outcome = dataclasses.replace(candidate, reject_reason="target does not fire")
             elif n_wanted <= 0:
-                outcome = dataclasses.replace(candidate, reject_reason="not needed")
-            elif self.gates.check(candidate.text, ())[1] == "duplicate":
-                outcome = dataclasses.replace(candidate, reject_reason="duplicate")
+                outcome = dataclasses.replace(candidate, reject_reason=NOT_COUNTED)
+            elif again := self._engine.gates.check(candidate.text, ())[1]:  # like one accepted a moment ago
+                outcome = dataclasses.replace(candidate, reject_reason=again)
             else:
-                outcome = self._verify_one(brief, candidate)
+                outcome = self._verify_one(brief, candidate, ask)
             n_wanted -= outcome.accepted
-            verified[candidate.candidate_id] = outcome
-        return list(verified.values())
+            checked[candidate.candidate_id] = outcome
+        return list(checked.values())
 
-    def _verify_one(self, brief: FeatureBrief, candidate: Candidate) -> Candidate:
-        act, peak = _act_of(self.encoder.encode_alone(brief.document(candidate.text)), 0, brief.feature_id)
-        accepted = act > brief.bar and act > 0
-        if accepted:
-            self.gates.accept(candidate.text)
-        return dataclasses.replace(
-            candidate,
-            act=act,
-            peak_token=peak,
-            gates={**candidate.gates, "verified_act": act},
-            accepted=accepted,
-            reject_reason=None if accepted else "target does not fire alone",
-        )
+    def _text_gates(self, candidate: Candidate, ask: Ask) -> Candidate:
+        if candidate.reject_reason is not None:
+            return candidate
+        measures, reason = self._engine.gates.check(candidate.text, ask.parts[candidate.gates["part"]].shown)
+        return dataclasses.replace(candidate, gates={**candidate.gates, **measures}, reject_reason=reason)
+
+    def _verify_one(self, brief: FeatureBrief, candidate: Candidate, ask: Ask) -> Candidate:
+        alone = self._engine.encoder.encode_alone(brief.document_of(candidate))
+        act, peak = act_of(alone, 0, brief.feature_id)
+        reason = None if act > brief.bar and act > 0 else "target does not fire alone"
+        gates = {**candidate.gates, "verified_act": act}
+        verified = dataclasses.replace(candidate, act=act, peak_token=peak, gates=gates, reject_reason=reason)
+        if reason is None and self._engine.after is not None:
+            shown = ask.parts[candidate.gates["part"]].shown
+            measures, reason = self._engine.after.check(brief, verified, shown, alone)
+            verified = dataclasses.replace(verified, gates={**gates, **measures}, reject_reason=reason)
+        if reason is not None:
+            return verified
+        gates = {**verified.gates, "covers": self._fired(alone)}
+        accepted = dataclasses.replace(verified, gates=gates, accepted=True)
+        self._remember([accepted])
+        return accepted
+
+    def _fired(self, alone: Encoded) -> list[int]:
+        """Features of this run that a text fires above their bars, its own among them."""
+        acts = np.asarray(alone.max_acts[0, self._ids].todense()).ravel()
+        return [int(f) for f in self._ids[(acts > self._bars) & (acts > 0)]]
+
+    def _remember(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            if candidate.accepted:
+                self._engine.gates.accept(candidate.text)
+                self._covered.update(candidate.gates.get("covers", ()))
+                if self._engine.after is not None:
+                    self._engine.after.accept(candidate.text)
 
 
-def clean_reply(reply: LLMReply) -> str:
-    """The sample inside a reply: enclosing quotes off, and a cut-off reply shortened to its last whole sentence."""
-    text = reply.text.strip()
-    if reply.outcome is Outcome.TRUNCATED:
-        ends = [m.end() for m in re.finditer(r"[.!?](?=\s|$)|\n", text)]
-        text = text[: ends[-1]].strip() if ends else text
-    if len(text) > 1 and text[0] in "\"“'" and text[-1] in "\"”'":
-        text = text[1:-1].strip()
-    return text
-
-
-def _batches(total: int, size: int) -> Iterable[tuple[int, int]]:
-    for number, start in enumerate(range(0, total, size)):
-        yield number, min(size, total - start)
-
-
-def _act_of(encoded: Encoded, row: int, feature_id: int) -> tuple[float, int]:
-    return float(encoded.max_acts[row, feature_id]), int(encoded.peaks[row, feature_id]) - 1
-
-
-def restore_candidate(row: Mapping[str, Any]) -> Candidate:
-    """A candidate from its dictionary form."""
-    names = {f.name for f in dataclasses.fields(Candidate)}
-    return Candidate(**{k: v for k, v in row.items() if k in names})
+def _due(courses: Sequence[_Course]) -> Iterator[tuple[_Course, PlannedBatch]]:
+    for course in courses:
+        assert course.batch is not None
+        yield course, course.batch

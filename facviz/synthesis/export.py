@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from facviz.synthesis.formats.choices import PUBLISHED
 
 Row = Mapping[str, Any]
 Messages = Sequence[Mapping[str, str]]
@@ -25,16 +28,20 @@ PROVENANCE: Mapping[str, type] = {
     "seed": str, "synth_id": str, "strategy": str, "step": str, "round": int, "slot": int, "rng_seed": int,
     "generator": str, "prompt": str, "prompt_sha256": str, "act": float, "act_threshold": float, "gates": str,
     "pair_state": str, "strong_id": str, "weak_id": str, "pair_margin": float, "review": str, "reviewer": str,
-    "reviewed_at": str, "review_reason": str,
+    "reviewed_at": str, "review_reason": str, "format": str, "sign": int, "fields": str,
 }  # fmt: skip
 """What every exported row says of its origin, with the type of each value; any may be null."""
 POSITIVE = "1"
 """Label of a sample whose feature has no theme: as published, a text for a relevant feature is a positive."""
 TSV_COLUMNS = ("text", "label", "candidate_id", "feature_id", "act", "act_threshold", "strategy", "generator", "review")
 
+APPROVED = ("approved", "edited")
+"""Reviews by which a person stands behind a sample, as written or as that person put it and it verified again."""
+
 NO_ANSWER = "without an assistant's answer"
 SEVERAL_TURNS = "with more than one question and answer"
-NO_PAIR = "without a weak text that shares their prompt"
+NO_PAIR = "without a worse reply to their prompt"
+NO_OPTIONS = "without two options"
 
 
 def kept_samples(samples: Iterable[Row], *, only_approved: bool = False) -> list[Row]:
@@ -43,14 +50,22 @@ def kept_samples(samples: Iterable[Row], *, only_approved: bool = False) -> list
     for sample in samples:
         if not sample["accepted"]:
             raise ValueError(f"candidate {sample['candidate_id']} was not accepted")
-        if sample["review"] != "rejected" and (sample["review"] == "approved" or not only_approved):
+        if sample["review"] != "rejected" and (sample["review"] in APPROVED or not only_approved):
             kept.append(sample)
     return kept
 
 
 def provenance_of(sample: Row) -> dict[str, Any]:
-    """Feature, explanation, SAE, pair, prompt, generator, measures and reviewer of a sample."""
-    return {name: sample.get(name) for name in PROVENANCE}
+    """Feature, explanation, SAE, pair, prompt, generator, measures, reviewer and format of a sample."""
+    fields = fields_of(sample)
+    named = {"format": fields.get("format"), "sign": fields.get("sign")}
+    return {name: sample.get(name) for name in PROVENANCE} | named
+
+
+def fields_of(sample: Row) -> Row:
+    """What the sample's format holds beside its text; empty where the text is all there is."""
+    found: Row = json.loads(sample.get("fields") or "{}")
+    return found
 
 
 def label_of(sample: Row) -> str:
@@ -119,7 +134,14 @@ def _as_alpaca(sample: Row) -> dict[str, Any] | str:
 
 
 def _as_preference(sample: Row) -> dict[str, Any] | str:
-    """Chosen is the sample, rejected the weak text of its feature's pair; only where both answer one prompt."""
+    """Chosen is the sample; rejected the worse reply written with it, else the weak text of its feature's pair.
+
+    Only where both answer one prompt.
+    """
+    written = fields_of(sample)
+    if "rejected" in written:
+        *turns, better = _messages(sample)
+        return {"prompt": turns, "chosen": [better], "rejected": [better | {"content": written["rejected"]}]}
     chosen, rejected = (sample["messages"] or []), (sample.get("weak_messages") or [])
     shares = len(chosen) > 1 and chosen[:-1] == rejected[:-1]
     both_answer = shares and chosen[-1]["role"] == rejected[-1]["role"] == "assistant"
@@ -128,6 +150,17 @@ def _as_preference(sample: Row) -> dict[str, Any] | str:
     prompt = [{"role": m["role"], "content": m["content"]} for m in chosen[:-1]]
     last = [[{"role": m[-1]["role"], "content": m[-1]["content"]}] for m in (chosen, rejected)]
     return {"prompt": prompt, "chosen": last[0], "rejected": last[1]}
+
+
+def _as_choices(sample: Row) -> dict[str, Any] | str:
+    """A question with two options in the published form, and what its matching answer stands for.
+
+    The sign is that of the task: −1 where the matching answer is the pole opposite to the task's rubric.
+    """
+    fields = fields_of(sample)
+    if any(name not in fields for name in PUBLISHED):
+        return NO_OPTIONS
+    return {name: fields[name] for name in (*PUBLISHED, "sign")}
 
 
 def _question_and_answer(messages: Messages) -> tuple[str, str, str] | str:
@@ -148,5 +181,6 @@ BUILDERS: Mapping[str, Callable[[Row], dict[str, Any] | str]] = {
     "preference": _as_preference,
     "alpaca": _as_alpaca,
     "sharegpt": _as_sharegpt,
+    "choices": _as_choices,
 }
 """Formats of JSON lines: a sample's row, or the reason why it has none."""

@@ -1,29 +1,42 @@
-"""Step 2 (paper Algorithm 2): candidates guided by the pair, or by measured anchor spans where no pair formed."""
+"""Step 2 (paper Algorithm 2): candidates guided by the pair, or by the strongest anchor span where no pair formed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 from facviz.prompts import render
-from facviz.records import Candidate, Message
-from facviz.synthesis.pairs import pair_messages, request_text
+from facviz.records import Candidate, Message, Span
+from facviz.synthesis.pairs import REQUEST_TEMPLATE, one_line, pair_messages, request_text, system_message
 from facviz.synthesis.plan import FeatureBrief
+from facviz.synthesis.safety import is_withheld
 
 CONTRAST_TEMPLATE = "synthesize_contrast.v1"
 GUIDED_TEMPLATE = "synthesize_guided.v1"
+EVIDENCE_TEMPLATE = "synthesize_evidence.v1"
 SPANS_BESIDE_PAIR = 2
 
 
-def guided_messages(
-    brief: FeatureBrief, strong: Candidate | None, weak: Candidate | None
-) -> tuple[tuple[Message, ...], list[str]]:
-    """The conversation that asks for step-2 candidates, and the texts it shows.
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """The conversation that asks for step-2 candidates, the texts it shows, and what stands in for a pair."""
+
+    messages: tuple[Message, ...]
+    shown: tuple[str, ...]
+    prompt: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def guided_messages(brief: FeatureBrief, strong: Candidate | None, weak: Candidate | None) -> Guided:
+    """Guided by a pair, or by anchor spans where the feature has none.
 
     The pair stands in it as an answer that was turned down and one that was praised: a model that can only continue
     the conversation then continues from the strong one. Quoting both in one request made a small model copy them.
-    Without a pair the step-1 conversation is used again: its spans are evidence with measured activations.
     """
-    messages, shown = pair_messages(brief)
     if strong is None or weak is None:
-        return messages, shown
+        return _by_evidence(brief)
+    messages, shown = pair_messages(brief)
     request = request_text(brief)
     turns = [
         *messages[: 1 + 2 * SPANS_BESIDE_PAIR],
@@ -33,4 +46,28 @@ def guided_messages(
         Message("assistant", strong.text),
         Message("user", render(GUIDED_TEMPLATE, request=request)),
     ]
-    return tuple(turns), [*shown[:SPANS_BESIDE_PAIR], weak.text, strong.text]
+    return Guided(tuple(turns), (*shown[:SPANS_BESIDE_PAIR], weak.text, strong.text), GUIDED_TEMPLATE)
+
+
+def _by_evidence(brief: FeatureBrief) -> Guided:
+    """The strongest anchor span last, praised with its measured activation; it is shown, so copies are turned down.
+
+    It is evidence alone: it has no candidate id, no invented score, and never counts as a candidate or as half of a
+    pair (known defects 5 and 29). A feature without any span that may be shown is asked for as in step 1.
+    """
+    spans = sorted((s for s in brief.spans if not is_withheld(one_line(s))), key=lambda s: (s.act, -s.rank))
+    request = request_text(brief)
+    if not spans:
+        return Guided((system_message(brief), Message("user", request)), (), REQUEST_TEMPLATE, {"spans": 0})
+    turns = [system_message(brief)]
+    for span in spans:
+        turns += [Message("user", request), Message("assistant", one_line(span))]
+    times = f"{spans[-1].act / brief.bar:.1f}" if brief.bar > 0 else "many"
+    turns.append(Message("user", render(EVIDENCE_TEMPLATE, request=request, times=times)))
+    evidence = {"spans": len(spans), "strongest": _origin(spans[-1])}
+    return Guided(tuple(turns), tuple(map(one_line, spans)), EVIDENCE_TEMPLATE, evidence)
+
+
+def _origin(span: Span) -> dict[str, Any]:
+    """Where the span stands in the anchor set and what was measured there."""
+    return {"anchor_doc": span.doc_no, "peak_token": span.peak_token, "act": float(span.act)}

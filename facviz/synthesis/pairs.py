@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from facviz.prompts import render
-from facviz.records import Candidate, ContrastivePair, Message, PairState
+from facviz.records import Candidate, ContrastivePair, Message, PairState, Span
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.safety import is_withheld
 
@@ -21,13 +21,22 @@ def pair_messages(brief: FeatureBrief) -> tuple[tuple[Message, ...], list[str]]:
 
     Spans appear as earlier answers: a small model continues a pattern far better than it obeys a description.
     """
-    texts = [" ".join(span.text.split()) for span in brief.spans]
-    shown = [text for text in texts if not is_withheld(text)]
-    common = brief.explanation or "see the earlier texts"
-    messages = [Message("system", render(SYSTEM_TEMPLATE, request=brief.task.sample_request, explanation=common))]
+    shown = [text for text in map(one_line, brief.spans) if not is_withheld(text)]
+    messages = [system_message(brief)]
     for text in shown:
         messages += [Message("user", request_text(brief)), Message("assistant", text)]
     return (*messages, Message("user", request_text(brief))), shown
+
+
+def system_message(brief: FeatureBrief) -> Message:
+    """The task, and what all texts have in common."""
+    common = brief.explanation or "see the earlier texts"
+    return Message("system", render(SYSTEM_TEMPLATE, request=brief.task.sample_request, explanation=common))
+
+
+def one_line(span: Span) -> str:
+    """A span as it is shown to the generator."""
+    return " ".join(span.text.split())
 
 
 def request_text(brief: FeatureBrief) -> str:

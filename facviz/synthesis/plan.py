@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from facviz.records import Document, Message, Span, TaskGuideline
+from facviz.records import Candidate, Document, Span, TaskGuideline
+from facviz.synthesis.formats import SampleFormat, format_of
 
 VERIFICATION_MARGIN = 1.05
 """A sample is accepted above this multiple of δ, so that rounding elsewhere cannot undo it (design §3)."""
@@ -21,15 +24,26 @@ class FeatureBrief:
     words: tuple[str, ...]
     spans: tuple[Span, ...]
     task: TaskGuideline
+    n_anchor_docs: int = 0
+    """Anchor documents that activate the feature."""
 
     @property
     def bar(self) -> float:
         """Activation a sample must exceed."""
         return max(VERIFICATION_MARGIN * self.act_threshold, 0.0)
 
-    def document(self, text: str) -> Document:
-        """A candidate as the document it is measured, and later exported, as."""
-        return Document((Message(self.task.roles[0], text),))
+    @property
+    def format(self) -> SampleFormat:
+        """How the task's samples are written and read."""
+        return format_of(self.task)
+
+    def document(self, text: str, fields: Mapping[str, Any] | None = None) -> Document:
+        """What a stored text and its fields are measured, and later exported, as."""
+        return self.format.restore(text, fields or {}).document
+
+    def document_of(self, candidate: Candidate) -> Document:
+        """The document a candidate is, with all its parts."""
+        return self.document(candidate.text, candidate.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +52,7 @@ class BatchPlace:
 
     synth_id: str
     feature_id: int
-    step: str  # "pairs" | "guided"
+    step: str  # "pairs", "guided", "one-step", "tune"
     round: int
     strategy: str = "paper"
 
@@ -46,9 +60,10 @@ class BatchPlace:
         """Stable id of one candidate of the batch."""
         return _digest(self.synth_id, self.feature_id, self.strategy, self.step, self.round, slot)[:16]
 
-    def rng_seed(self, base: int) -> int:
-        """Seed of the batch's sampling, 0 … 2³¹−1."""
-        return int(_digest(base, self.synth_id, self.feature_id, self.step, self.round)[:8], 16) & 0x7FFFFFFF
+    def rng_seed(self, base: int, part: int = 0) -> int:
+        """Seed of the batch's sampling, 0 … 2³¹−1; every request but its first names its number as `part`."""
+        parts = [base, self.synth_id, self.feature_id, self.step, self.round, *([part] if part else [])]
+        return int(_digest(*parts)[:8], 16) & 0x7FFFFFFF
 
 
 def _digest(*parts: object) -> str:

@@ -71,6 +71,7 @@ batch = 4
 max_tokens = 8
 temperature = 1.0
 top_p = 1.0
+embedding_gate = false
 """
 
 

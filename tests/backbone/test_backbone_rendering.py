@@ -335,6 +335,20 @@ def test_defect_31_the_generation_prompt_ends_with_the_assistants_header_and_kee
     assert ids == tokenizer(expected, add_special_tokens=False)["input_ids"]
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([Message("system", "a b")], "<|im_start|>system\na b<|im_end|>\n<|im_start|>user\n"),
+        ([], "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n<|im_start|>user\n"),
+    ],
+)
+def test_the_query_prompt_ends_with_the_users_header(said, expected):
+    tokenizer = make_tokenizer(CHATML)
+    ids = make_renderer(CHATML).query_prompt(said)
+    assert tokenizer.decode(ids) == expected
+    assert ids == tokenizer(expected, add_special_tokens=False)["input_ids"]
+
+
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_the_content_mask_equals_a_loop_over_characters(data):

@@ -374,6 +374,10 @@ NOT_ANSWERABLE = {
     ),
     "a saturated gap": (["synthesize", *COVERAGE[1:], "--threshold", "4"], "set the threshold to 0.0"),
     "a probability above 1": (["synthesize", *COVERAGE[1:], "--top-p", "2"], "must lie between 0 and 1"),
+    "a paid model that is not set up": (
+        ["synthesize", *COVERAGE[1:], "--provider", "auto"],
+        "set ANTHROPIC_API_KEY, OPENAI_API_KEY or OPENAI_BASE_URL, or use `local`",
+    ),
     "no candidates": (["synthesize", *COVERAGE[1:], "--max-candidates", "0"], "must be above 0"),
 }
 

@@ -9,6 +9,7 @@ import pytest
 from facviz import open_workspace
 from facviz.cli.commands import _seeded
 from facviz.cli.doctor import PACKAGES
+from facviz.cli.report import describe
 from facviz.config import load_run_config
 from facviz.testing.planted import D_SAE, WORDS
 from facviz.testing.workspaces import make_planted_run
@@ -247,3 +248,36 @@ def test_the_seed_flag_of_run_reaches_every_stage_that_draws(tmp_path):
     seeded = _seeded(config, 7)
     assert {getattr(seeded, s).rng_seed for s in ("sae", "relevance", "coverage", "synthesis")} == {7}
     assert _seeded(config, None) is config
+
+
+def test_a_synthesis_that_ended_early_says_why_and_a_dry_run_is_plain_lines():
+    told = {
+        "n_filled": 1, "n_attempted": 3, "n_accepted": 1, "n_candidates": 40, "fac_before": 0.5, "fac_after": 0.6,
+        "missing_coverage": 0.25, "stopped": None,
+    }  # fmt: skip
+    whole = describe("synthesize", told)
+    assert whole.startswith("Synthesis: 1 of 3 features filled")
+    assert describe("synthesize", told | {"stopped": "The budget of $1 is reached."}) == (
+        f"{whole}\nIt ended early: The budget of $1 is reached."
+    )
+    assert describe("synthesize", {"n_calls": 32, "usd": None}) == "n_calls: 32\nusd: None"
+
+
+def test_the_flags_of_synthesize_reach_the_config_and_a_dry_run_writes_no_sample(facviz, workspace, monkeypatch):
+    from facviz.pipeline import synthesis
+
+    seen = []
+    estimate = synthesis.estimate
+    monkeypatch.setattr(synthesis, "estimate", lambda *given: seen.append(given[-1]) or estimate(*given))
+    before = open_workspace(workspace).samples().num_rows
+    flags = ["--strategy", "one-step", "--passes", 2, "--order", "gain", "--no-axes", "--no-anti-copy", "--max-kl", 1.5]
+    flags += ["--judge-provider", "openai", "--judge-model", "m", "--budget-usd", 0.5, "--concurrency", 3]
+    code, output, _ = facviz("synthesize", *COVERAGE[1:], "--threshold", 0.5, *flags, "--dry-run", "--json",
+                             "--max-features", 2, "--max-candidates", 8, "--workspace", workspace)  # fmt: skip
+    told = json.loads(output)
+    [config] = seen
+    assert (code, told["strategy"], told["n_features"]) == (0, "one-step", 2)
+    assert told["n_calls"] == 2 * (16 + 8 + 8)  # the candidates of both steps, and once more in the second pass
+    assert (config.passes, config.order, config.axes, config.anti_copy, config.max_kl) == (2, "gain", False, False, 1.5)
+    assert (config.judge_provider, config.judge_model, config.budget_usd, config.concurrency) == ("openai", "m", 0.5, 3)
+    assert open_workspace(workspace).samples().num_rows == before

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from facviz.errors import BudgetError, LLMError
@@ -18,7 +19,7 @@ from facviz.llm.prices import load_prices
 from facviz.llm.scripted import ScriptedAdapter
 from facviz.llm.throttle import Throttle
 from facviz.protocols import LLMClient
-from facviz.records import LLMRequest, Message, Outcome
+from facviz.records import LLMRequest, Message, Outcome, SteeringVector
 
 SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 PRICES = """
@@ -378,3 +379,14 @@ def test_a_providers_wait_holds_every_caller_back():
     assert throttle.enter(stopped) - before >= 0.05
     stopped.set()
     assert throttle.enter(stopped) is None
+
+
+def test_a_push_is_refused_before_anything_is_sent_or_reserved(open_script):
+    steered = ask(1, steering=SteeringVector(1, np.ones(4, np.float32), 1.0))
+    with open_script(["fine"]) as client:
+        for use in (client.complete, client.estimate):
+            with pytest.raises(LLMError, match="scripted/script runs elsewhere and cannot be steered; let the local"):
+                use([ask(0), steered])
+        assert client.adapter.requests == []
+        assert client.complete([ask(0)])[0][0].text == "fine"
+    assert outcomes(open_script.root) == ["ok"]

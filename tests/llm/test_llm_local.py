@@ -72,6 +72,20 @@ def test_a_prompt_that_leaves_no_room_is_refused_and_one_that_just_fits_is_read(
             assert len(chat.complete([request])[0]) == 1
 
 
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ((Message("system", "apple bread"),), "system apple bread <|im_end|> <|im_start|> user"),
+        ((), "user"),
+    ],
+)
+def test_asked_nothing_the_model_continues_the_users_turn_instead_of_answering_it(chat, messages, expected):
+    prompt = chat._prompt(dataclasses.replace(REQUEST, messages=messages))
+    assert chat._backbone.tokenizer.decode(prompt).split() == ["<|im_start|>", *expected.split()]
+    [replies] = chat.complete([dataclasses.replace(REQUEST, messages=messages, n=4)])
+    assert len(replies) == 4
+
+
 def test_a_model_without_a_chat_template_says_what_to_take_instead():
     tokenizer = planted_tokenizer()
     tokenizer.chat_template = None

@@ -83,6 +83,28 @@ def test_planted_words_are_learned_from_samples_as_from_real_texts(evaluate, wor
     assert [c["n"] for c in found["correlation"] if c["over"] == "arms"] == [n_arms, n_arms - 1, n_arms - 2]
 
 
+def test_defect_10_class_is_not_origin_real_positives_are_an_arm_and_every_arm_is_probed_for_what_gives_it_away(
+    evaluate, workspace
+):
+    found = evaluate()
+    with workspace.reader() as reader:
+        run = stage.find_run(reader, workspace.manifest, "toxicity", "")
+        material = read_material(reader, run, {}, PLAN)
+    written = {d.doc_id for name, arm in material.added.items() if name != "gold" for d in arm}
+    real = {d.doc_id for d in material.added["gold"]}
+    assert written
+    assert real
+    assert not written & real
+    assert not written & {d.doc_id for d in material.test.documents}  # both classes of the test set are real
+    paper, gold = arm_of(found, "paper"), arm_of(found, "gold")
+    assert paper["n_added"] == gold["n_added"] == 12
+    assert paper["n_negative"] == gold["n_negative"]
+    for arm in (paper, gold):
+        assert arm["probe"]["against"] == "real texts of the positive class"
+        assert 0 <= arm["probe"]["lowest"] <= arm["probe"]["auroc"] <= arm["probe"]["highest"] <= 1
+    assert gold["probe"]["auroc"] < 0.9  # real against real: an honest probe sees next to nothing
+
+
 def test_every_number_of_the_summary_stands_in_the_table(evaluate, workspace):
     found = evaluate()
     rows = workspace.evaluations(found["eval_id"]).to_pylist()

@@ -235,7 +235,10 @@ def test_defect_4_texts_and_features_join_by_keys_that_follow_from_the_plan(rows
     assert len({c["candidate_id"] for c in candidates}) == len(candidates)
     for c in candidates:
         place = BatchPlace(synthesis["synth_id"], c["feature_id"], c["step"], c["round"])
-        assert (c["candidate_id"], c["rng_seed"]) == (place.candidate_id(c["slot"]), place.rng_seed(0))
+        assert (c["candidate_id"], c["rng_seed"]) == (
+            place.candidate_id(c["slot"]),
+            place.rng_seed(0, json.loads(c["gates"])["part"]),
+        )
         assert (c["generator"].split("/")[0], c["strategy"]) == ("local", "paper")
 
 
@@ -281,7 +284,7 @@ def test_an_exported_line_is_enough_to_prove_that_its_target_fires(planted_loop,
 
 def test_a_second_run_gives_the_same_answer_without_computing_anything(loop_copy, facviz, monkeypatch):
     before = manifest_of(loop_copy)
-    for stage in ("facviz.pipeline.features.SpanCollector", "facviz.synthesis.engine.Synthesizer.fill"):
+    for stage in ("facviz.pipeline.features.SpanCollector", "facviz.synthesis.engine.Synthesizer.fill_all"):
         monkeypatch.setattr(stage, None)
     run = ["run", loop_copy / "planted.toml", "--workspace", loop_copy / "workspace"]
     code, first, _ = facviz(*run)

@@ -49,7 +49,7 @@ def synthesize(loop_copy, workspace):
 
     def run(measured=None, **settings):
         [found] = workspace.manifest.latest_done("coverage").values()
-        plan = {"pair_candidates": 2, "max_candidates": 4, "batch": 4} | settings
+        plan = {"pair_candidates": 2, "max_candidates": 4, "batch": 4, "embedding_gate": False} | settings
         session = Session(workspace, config.backbone, SilentProgress())
         return stage.synthesize(session, measured or found, COVERAGE, SynthesisConfig(**plan))
 
@@ -147,10 +147,46 @@ def test_an_accepted_sample_stands_in_no_corpus_and_only_once(workspace, synthes
     assert not corpus & set(accepted)
 
 
+def test_how_every_feature_ended_is_in_the_summary_with_who_wrote(workspace, synthesize, fake):
+    told = synthesize(max_features=3)
+    assert told["states"] == {"filled": 3}
+    assert (told["strategy"], told["generator"], told["usd"], told["stopped"]) == ("paper", "scripted/fake", 0.0, None)
+
+
+def test_progress_says_how_many_are_filled_so_far(workspace, synthesize, fake, monkeypatch):
+    told = []
+    monkeypatch.setattr(SilentProgress, "update", lambda self, *words: told.append(words))
+    synthesize(max_features=3)
+    features = [(done, total, note) for stage, done, total, note in told if stage == "synthesize features"]
+    assert features == [(n, 3, f"features, {n} of {n} filled") for n in (1, 2, 3)]
+    batches = [note for stage, _, _, note in told if stage == "synthesize"]
+    assert len(batches) == 3 * 2
+    assert all(", 0 of 0 filled" in note for note in batches[:3])
+
+
+def test_one_step_leaves_no_pairs_and_its_samples_name_their_strategy_and_prompt(workspace, synthesize, fake):
+    told = synthesize(strategy="one-step", max_features=3)
+    with workspace.reader() as reader:
+        candidates = reader.rows("candidates", synth_id=told["synth_id"])
+        pairs = reader.rows("pairs", synth_id=told["synth_id"])
+    assert (told["n_filled"], told["pair_states"], pairs) == (3, {}, [])
+    assert {(c["strategy"], c["step"], c["prompt"]) for c in candidates} == {
+        ("one-step", "one-step", "synthesize_request.v1")
+    }
+
+
+def test_a_dry_run_asks_nothing_loads_nothing_and_knows_what_is_done(workspace, synthesize, fake, monkeypatch):
+    monkeypatch.setattr(stage, "synthesize", stage.estimate)
+    before = synthesize(per_feature=4)
+    assert (before["n_calls"], before["n_cached"], before["n_features"]) == (12 * (2 + 4), 0, 12)
+    assert (before["usd"], before["seconds"], fake.requests) == (0.0, None, [])
+    monkeypatch.undo()
+
+
 def test_a_killed_synthesis_asks_only_for_what_is_left(workspace, synthesize, fake, monkeypatch):
     class Killed(FakeLLM):
         def complete(self, requests):
-            if len(self.requests) == 7:
+            if len(self.requests) == 8:  # two waves of four features
                 raise KeyboardInterrupt
             return super().complete(requests)
 
@@ -160,7 +196,7 @@ def test_a_killed_synthesis_asks_only_for_what_is_left(workspace, synthesize, fa
         synthesize()
     monkeypatch.setattr("facviz.llm.local.LocalChat", lambda backbone: fake)
     told = synthesize()
-    assert len(fake.requests) == 2 * 12 - 7
+    assert len(fake.requests) == 2 * 12 - 8
     assert not {r.rng_seed for r in killed.requests} & {r.rng_seed for r in fake.requests}
     with workspace.reader() as reader:
         ids = [c["candidate_id"] for c in reader.rows("candidates", synth_id=told["synth_id"])]

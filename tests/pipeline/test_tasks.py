@@ -49,6 +49,19 @@ def test_a_changed_task_is_a_new_version_and_the_old_one_stays(workspace):
     assert len(load_task("garden_tools.v1").points) == 2
 
 
+def test_a_task_keeps_the_format_of_its_samples_and_an_unknown_one_is_refused(workspace):
+    save_task(workspace, dataclasses.replace(DRAFT, format="preference_pair"))
+    task = load_task("garden_tools")
+    assert (task.format, draft_of(task).format) == ("preference_pair", "preference_pair")
+    assert save_task(workspace, draft_of(task)) == "garden_tools"
+    assert task_template("garden_tools") == "garden_tools.v1"
+    save_task(workspace, DRAFT)
+    assert load_task("garden_tools").format == "plain_text"
+    with pytest.raises(InputError, match="has the format 'poem'; choose one of plain_text"):
+        save_task(workspace, dataclasses.replace(DRAFT, format="poem"))
+    assert task_template("garden_tools") == "garden_tools.v2"
+
+
 def test_a_task_belongs_to_its_workspace(workspace, tmp_path):
     save_task(workspace, DRAFT)
     Workspace.create(tmp_path / "other")

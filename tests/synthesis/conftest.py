@@ -12,6 +12,7 @@ from facviz.records import Document, Encoded, Span, Split
 from facviz.synthesis.engine import Synthesizer
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.plan import FeatureBrief
+from facviz.synthesis.strategies import STRATEGIES
 from facviz.testing.fakes import FakeLLM
 from facviz.testing.planted import D_SAE, WORDS
 
@@ -98,15 +99,29 @@ def ledger():
 def synthesis(planted_encoder, ledger):
     """Build a Synthesizer; small plan unless told otherwise."""
 
-    def build(script, *, encoder=None, known=(), client=None, ledger=ledger, synth_id="run", gates=None, **settings):
-        plan = {"pair_candidates": 2, "batch": 4, "max_candidates": 12} | settings
+    def build(
+        script,
+        *,
+        encoder=None,
+        known=(),
+        client=None,
+        ledger=ledger,
+        synth_id="run",
+        gates=None,
+        parts=None,
+        **settings,
+    ):
+        plan = {"pair_candidates": 2, "batch": 4, "max_candidates": 12, "axes": False} | settings
+        config = SynthesisConfig(**plan)
         return Synthesizer(
             synth_id=synth_id,
             client=client or FakeLLM(script),
             encoder=encoder or RememberingEncoder(planted_encoder),
             gates=gates or TextGates(known),
             ledger=ledger,
-            config=SynthesisConfig(**plan),
+            config=config,
+            strategy=STRATEGIES[config.strategy](config),
+            **(parts or {}),
         )
 
     return build

@@ -9,10 +9,11 @@ import pytest
 from facviz.config import SynthesisConfig
 from facviz.prompts import render
 from facviz.records import LLMReply, Outcome, PairState
-from facviz.synthesis.engine import FeatureState, clean_reply, restore_candidate
+from facviz.synthesis.formats.texts import PlainText
 from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE
 from facviz.synthesis.pairs import request_text
 from facviz.synthesis.plan import BatchPlace
+from facviz.synthesis.results import FeatureState, restore_candidate
 from facviz.testing.fakes import FakeLLM
 
 FEATURE = 12
@@ -306,11 +307,10 @@ def test_ids_follow_from_the_place_in_the_plan_and_never_from_the_text(brief, sy
         ("line one\nline tw", Outcome.TRUNCATED, "line one"),
         ("no end in sight", Outcome.TRUNCATED, "no end in sight"),
         ("version 1.5 of it", Outcome.TRUNCATED, "version 1.5 of it"),
-        ("", Outcome.REFUSED, ""),
     ],
 )
 def test_the_sample_is_taken_out_of_its_reply(text, outcome, expected):
-    assert clean_reply(LLMReply(text, outcome, 1)) == expected
+    assert PlainText().parse(text, is_cut=outcome is Outcome.TRUNCATED).text == expected
 
 
 def test_a_candidate_survives_the_way_through_a_dictionary(brief, synthesis, numbered):

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import json
+from collections import Counter
+from pathlib import Path
 
+import pytest
+
+from facviz.overlap import words_of
 from facviz.synthesis.gates import (
     COPY_RUN_WORDS,
     FORMULA_TEXTS,
     MAX_WORDS,
     MIN_WORDS,
     TextGates,
-    distinct_trigrams,
-    longest_shared_run,
-    shared_runs,
-    words_of,
 )
 from facviz.synthesis.safety import is_withheld
 
-WORD = st.sampled_from("abcd")
+DEMO = Path(__file__).parents[2] / "data/demo/messages.jsonl"
 
 
 def numbered_words(n: int) -> str:
     return " ".join(f"w{i}" for i in range(n))
-
-
-def contains(words, run):
-    return any(words[i : i + len(run)] == run for i in range(len(words) - len(run) + 1))
-
-
-@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, max_size=12), max_size=3))
-def test_the_longest_shared_run_equals_that_of_a_brute_force_search(words, others):
-    runs = [words[i:j] for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
-    shared = [len(run) for run in runs if any(contains(other, run) for other in others)]
-    assert longest_shared_run(words, others) == max(shared, default=0)
 
 
 @pytest.mark.parametrize(
@@ -81,22 +69,13 @@ def test_copying_is_looked_for_in_every_shown_text():
     assert TextGates([]).check(numbered_words(10), shown)[0]["copied_words"] == 10
 
 
-@given(st.lists(WORD, max_size=12), st.lists(st.lists(WORD, max_size=12), max_size=3), st.integers(1, 5))
-def test_there_are_shared_runs_of_every_size_up_to_the_longest_and_each_stands_in_both(words, others, size):
-    found = shared_runs(words, others, size)
-    assert bool(found) == (longest_shared_run(words, others) >= size)
-    for run in found:
-        assert contains(words, run.split())
-        assert any(contains(other, run.split()) for other in others)
-
-
 def test_a_run_that_enough_texts_of_the_corpus_share_is_no_copy_and_a_rarer_one_is():
     opening = numbered_words(COPY_RUN_WORDS)
     corpus = [f"{opening} and then {end}" for end in ("tea", "bread", "milk")]
     assert len(corpus) == FORMULA_TEXTS
     shown = corpus[:1]
     assert TextGates(corpus).check(f"{opening} but no cake", shown) == (
-        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0},
+        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0, "near_jaccard": 0.5},
         None,
     )
     assert TextGates(corpus[:2] * 5).check(f"{opening} but no cake", shown)[1] == "copied"
@@ -109,17 +88,10 @@ def test_a_run_inside_longer_words_is_no_formula():
     assert TextGates(corpus).check(f"{opening} but no cake", [opening])[1] == "copied"
 
 
-@given(st.lists(WORD, max_size=12))
-def test_the_share_of_distinct_trigrams_equals_that_of_a_loop(words):
-    seen = [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
-    expected = sum(trigram not in seen[:i] for i, trigram in enumerate(seen)) / len(seen) if seen else 1.0
-    assert distinct_trigrams(words) == expected
-
-
 def test_a_text_that_goes_round_in_circles_is_repetitive():
     circle, straight = "over and over and over and over", "over and over again and so on"
     assert TextGates([]).check(circle, ()) == (
-        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4},
+        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4, "near_jaccard": 0.0},
         "repetitive",
     )
     assert TextGates([]).check(straight, ())[1] is None
@@ -144,5 +116,56 @@ def test_sexual_content_about_minors_is_withheld_and_nothing_else(text, hidden):
     assert is_withheld(text) is hidden
 
 
-def test_text_written_without_spaces_is_counted_by_character():
-    assert len(words_of("我喜欢读书 and tea")) == 7
+def test_defect_3_a_text_with_a_word_changed_is_a_near_duplicate_of_corpus_and_samples():
+    known = "please tell me how long a hard boiled egg keeps in the fridge once it is peeled"
+    changed = known.replace("please tell me", "now tell me")
+    gates = TextGates([known])
+    measures, reason = gates.check(changed, ())
+    assert measures["near_jaccard"] == 14 / 16
+    assert reason == "near duplicate"
+    sample = "which screws hold a heavy shelf on a plaster wall without it coming down in a week"
+    assert gates.check(f"{sample} or two", ())[1] is None
+    gates.accept(sample)
+    assert gates.check(f"{sample} or two", ())[1] == "near duplicate"
+
+
+def test_an_honest_text_on_the_same_topic_is_not():
+    known = "can you help me with a recipe for a vegan pizza"
+    assert TextGates([known]).check("can you help me with a recipe for a gluten free cake", ())[1] is None
+
+
+LEAK = numbered_words(40)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"so then {' '.join(f'w{i}' for i in range(13))} and more", "overlaps evaluation set held out"),
+        (f"so then {' '.join(f'w{i}' for i in range(12))} and more", None),
+        ("w3 w4 w5 w6 w7 w8", "overlaps evaluation set held out"),
+        ("w3 w4 w5 w6", None),
+    ],
+)
+def test_defect_3_a_text_that_shares_thirteen_words_with_an_evaluation_set_names_it(text, reason):
+    gates = TextGates(["nothing of the kind"], {"other": ["quite another text"], "held out": [LEAK]})
+    assert gates.check(text, ())[1] == reason
+
+
+def test_a_short_evaluation_text_is_looked_for_whole_and_a_greeting_is_not():
+    gates = TextGates([], {"test": ["how do I bake bread", "hi there friend"]})
+    assert gates.check("tell me how do I bake bread at home", ())[1] == "overlaps evaluation set test"
+    assert gates.check("hi there friend how are you today", ())[1] is None
+    assert gates.check("Hi there, friend!", ())[1] == "overlaps evaluation set test"
+
+
+def test_honest_messages_of_the_demos_themes_pass_beside_all_the_others():
+    """Real texts: what the demo's corpus holds was cleaned of near duplicates when it was made."""
+    lines = DEMO.read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    new, known = texts[::10], [text for number, text in enumerate(texts) if number % 10]
+    gates = TextGates(known)
+    reasons = Counter(gates.check(text, ())[1] for text in new)
+    assert reasons["near duplicate"] + reasons["artefact"] <= 0.01 * len(new)
+    assert reasons[None] >= 0.97 * len(new)
+    changed = [f"well {text}" for text in known[:50]]
+    assert all(gates.check(text, ())[1] == "near duplicate" for text in changed if len(text.split()) > 10)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from facviz.records import Candidate, PairState
 from facviz.synthesis.guided import guided_messages
-from facviz.synthesis.pairs import STEP_ONE, make_pair, pair_messages
+from facviz.synthesis.pairs import STEP_ONE, make_pair, pair_messages, request_text
 from facviz.synthesis.plan import FeatureBrief
 
 FEATURE = 12
@@ -53,7 +53,7 @@ def test_a_pair_does_not_depend_on_the_order_of_its_candidates():
     assert len(pairs) == 1
 
 
-def test_a_gap_below_the_margin_is_recorded_as_no_contrast():
+def test_defect_29_a_gap_below_the_margin_is_recorded_as_no_contrast():
     tried = [candidate(0.75, 0), candidate(0.5, 1)]
     assert make_pair(bare_brief(2.0), tried, 0.125).state is PairState.PAIRED
     pair = make_pair(bare_brief(2.0), tried, 0.25)
@@ -78,16 +78,32 @@ def test_no_candidates_at_all_is_none_active():
     assert make_pair(bare_brief(1.0), [], 0.1).state is PairState.NONE_ACTIVE
 
 
-def test_step_two_without_a_pair_repeats_the_first_request(brief):
-    assert guided_messages(brief, None, None) == pair_messages(brief)
-    assert guided_messages(brief, candidate(1.0, 0), None) == pair_messages(brief)
+def test_defect_29_step_two_without_a_pair_ends_on_the_strongest_span_with_what_was_measured_of_it(brief):
+    strong, weak = brief.spans[0], dataclasses.replace(brief.spans[1], act=0.7)
+    told = guided_messages(dataclasses.replace(brief, spans=(strong, weak)), None, candidate(1.0, 0))
+    assert [m.content for m in told.messages if m.role == "assistant"] == [weak.text, strong.text]
+    assert told.messages[-1].content.startswith("Yes, that fits best: measured at 3.8 times the bar.")  # 2 / 0.525
+    assert told.messages[-1].content.endswith(request_text(brief))
+    assert told.evidence == {
+        "spans": 2,
+        "strongest": {"anchor_doc": strong.doc_no, "peak_token": strong.peak_token, "act": 2.0},
+    }
+    assert set(told.shown) == {strong.text, weak.text}
+
+
+def test_step_two_without_a_pair_or_a_span_asks_as_step_one_does(brief):
+    hidden = dataclasses.replace(brief.spans[0], tokens=("an explicit", " mirror", " for a minor"))
+    for spans in ((), (hidden,)):
+        told = guided_messages(dataclasses.replace(brief, spans=spans), None, None)
+        assert [m.role for m in told.messages] == ["system", "user"]
+        assert (told.shown, told.evidence) == ((), {"spans": 0})
 
 
 def test_what_was_shown_is_known_to_the_copy_gate(brief):
     _, shown = pair_messages(brief)
     assert shown == ["apple mirror bread cloud", "drum eagle mirror flame"]
     strong, weak = candidate(2.0, 0, "strong one"), candidate(0.0, 1, "weak one")
-    assert set(guided_messages(brief, strong, weak)[1]) == {*shown, "strong one", "weak one"}
+    assert set(guided_messages(brief, strong, weak).shown) == {*shown, "strong one", "weak one"}
 
 
 def test_line_breaks_of_a_span_are_shown_as_spaces(brief):
@@ -125,8 +141,11 @@ def test_defect_5_a_failed_pair_is_a_state_and_no_corpus_text_or_invented_score_
     result = engine.fill(brief)
     assert (result.pair.state, result.pair.margin) == (state, margin)
     assert (result.pair.strong_id, result.pair.weak_id) == (None, None)
-    first, second = engine.client.requests
-    assert second.messages == first.messages
+    pairs = [c for c in result.candidates if c.step == "pairs"]
+    guided = [c for c in result.candidates if c.step == "guided"]
+    assert not any("evidence" in c.gates for c in pairs)
+    assert {(c.gates["evidence"]["pair"], c.gates["evidence"]["strongest"]["act"]) for c in guided} == {(state, 2.0)}
+    assert len(engine.client.requests) == 2
     corpus_texts = {span.text for span in brief.spans}
     assert not corpus_texts & {c.text for c in result.candidates}
     assert {c.act for c in result.candidates} <= {0.0, 2.0}  # what the planted model measures, nothing else

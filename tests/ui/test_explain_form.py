@@ -106,9 +106,10 @@ def test_a_task_written_in_the_browser_can_be_judged_by_at_once(planted_root, fo
     app.text_input(key="fv_task_title").set_value("Garden tools")
     app.text_area(key="fv_task_description").set_value("Customers of a garden shop.")
     app.text_area(key="fv_task_points").set_value("Asks for a tool.\nAsks for seeds.")
+    app.selectbox(key="fv_task_format").set_value("preference_pair")
     app = press(app, "Save the task")
     assert not complaints(app)
-    assert (planted_root / "tasks" / "garden_tools.v1.md").is_file()
+    assert "format: preference_pair\n" in (planted_root / "tasks" / "garden_tools.v1.md").read_text()
     app.run()
     assert "Garden tools" in app.selectbox(key="fv_ask_task").options
 

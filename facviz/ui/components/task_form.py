@@ -8,6 +8,12 @@ from facviz.errors import FacvizError
 from facviz.ui.frame import Here
 
 ROLES = {"user": "the user’s", "assistant": "the assistant’s"}
+FORMS = {
+    "plain_text": "One message",
+    "instruction_answer": "An instruction and its answer",
+    "preference_pair": "A conversation with a better and a worse last reply",
+}
+"""Formats of samples that fit a task of any subject."""
 
 
 def task_form(here: Here) -> None:
@@ -42,11 +48,14 @@ def task_form(here: Here) -> None:
             key="fv_task_sample",
             placeholder="Write one short question a customer might type about a garden tool.",
         )
+        form = st.selectbox(
+            "What a sample consists of", list(FORMS), format_func=FORMS.__getitem__, key="fv_task_format"
+        )
         if not st.form_submit_button("Save the task", type="primary", key="fv_task_save", width="stretch"):
             return
     from facviz.pipeline.tasks import TaskDraft, save_task
 
-    draft = TaskDraft(title, description, points.splitlines(), roles or (), sample)
+    draft = TaskDraft(title, description, points.splitlines(), roles or (), sample, form)
     try:
         name = save_task(here.database.workspace, draft)
     except FacvizError as error:

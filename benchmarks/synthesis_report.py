@@ -1,0 +1,229 @@
+"""The record of `benchmarks.synthesis` as a section of docs/results.md: tables, and a reading made of their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.markdown import listed, percent, points, row, rule, share
+from benchmarks.synthesis_help import evaluation_section
+from facviz.files import write_text_atomically
+
+BEGIN, END = "<!-- synthesis: begin -->", "<!-- synthesis: end -->"
+GOAL_ARM, GOAL = "paper+steered", 0.8
+GAP_BAR, GAP_GOAL = 0.6, 0.8
+PAPER = {"0": (69.6, 81.8), "1": (41.1, 45.8), "2": (31.8, 40.7)}
+"""Toxicity of the paper, one-step and two-step, in % of the missing features, at absolute δ."""
+CLAIMS = (("paper", "one-step"), ("one-step", "plain"))
+COMMANDS = """```
+FACVIZ_DATA=FOLDER python -m benchmarks.synthesis --evaluate
+FACVIZ_DATA=FOLDER python -m benchmarks.synthesis --gaps
+```"""
+Record = Mapping[str, Any]
+
+
+def report(record: Record) -> str:
+    """Everything that was measured, as Markdown."""
+    parts = [COMMANDS, *_studies(record)]
+    if record.get("gaps"):
+        parts += _gaps(record["gaps"])
+    if record.get("evaluation"):
+        parts += evaluation_section(record["evaluation"])
+    return "\n\n".join(parts)
+
+
+def write_section(page: Path, text: str) -> None:
+    """Replace what stands between the marks of a page; a page without marks gets them at its end."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    if not mark:
+        before, rest = before.rstrip() + "\n\n## Does synthesis fill the gap?\n\n", f"{END}\n"
+    _, _, after = rest.partition(END)
+    write_text_atomically(page, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def _studies(record: Record) -> list[str]:
+    studies, deltas = record.get("studies", {}), record.get("deltas", [])
+    if not studies:
+        return []
+    parts = [_method(record)]
+    for study in studies.values():
+        parts += [f"### {study['title']}", _gap(study), _coverage_table(study, deltas), _sweep_table(study)]
+    parts += ["### What holds", _ordering_table(studies, deltas), _reading(studies, deltas), _paper_table()]
+    return parts
+
+
+def _method(record: Record) -> str:
+    return (
+        f"Every arm draws {record['n_candidates']} candidates for each target of a study, all steps together, and "
+        "nothing stops early, so all cost the same. The strategies that push the model draw others beside them to "
+        "choose the push (after the +); the arm “as many as steered” draws those too. Targets are a random draw of the "
+        "missing features at relative 1.0, the same for all. A baseline is credited with every target that one of its "
+        "accepted texts activates.\n\n"
+        "**Missing coverage** is the share of the targets that the accepted texts activate, each encoded alone in "
+        "float32; the same texts are scored again at other δ. **Accepted** is the share of the drawn candidates that "
+        "pass all gates; with two steps those of the first, half of all, serve the pair alone. In brackets 95 % "
+        "intervals, of a bootstrap over targets and seeds. *Without the gate* counts the texts, too, that the gate "
+        "against copying turned down, whatever later gates would have said."
+    )
+
+
+def _gap(study: Mapping[str, Any]) -> str:
+    gap = study["gap"]
+    saturated = [name for name, at in gap["by_delta"].items() if at["saturated"]]
+    absolute = gap["by_delta"]["absolute 0"]
+    lines = [
+        f"{gap['n_missing']:,} of {gap['n_anchor']:,} relevant features are missing (FAC {gap['fac']:.3f}; anchor "
+        f"`{gap['anchor']}`, {gap['n_anchor_docs']:,} texts; seed `{gap['seed']}`, {gap['n_seed_docs']:,} texts); "
+        f"{study['n_targets']} of them are targets, of which {gap['n_targets_exceeded_by_anchor']} are exceeded by "
+        f"some anchor text as a sample must exceed them, by 5 %. Written by {study['generator']}.",
+        f"At the paper's absolute δ of 0, {absolute['n_missing']} of {absolute['n_anchor']:,} are missing"
+        + (": **saturated**, so nothing is aimed at there." if absolute["saturated"] else "."),
+    ]
+    others = [name for name in saturated if name != "absolute 0"]
+    if others:
+        lines.append(f"Saturated as well: relative {', '.join(others)}.")
+    return " ".join(lines)
+
+
+def _coverage_table(study: Mapping[str, Any], deltas: Sequence[float]) -> str:
+    head = [*(f"at δ {d:g}" for d in deltas), "accepted", "at δ 1, without the gate", "accepted, without"]
+    lines = [row(["arm", "candidates", *head]), rule(len(head) + 2)]
+    for name, found in study["arms"].items():
+        coverage, accepted = found["missing_coverage"], found["accepted_share"]
+        drawn = f"{found['n_drawn']:,}" + (f" + {found['n_tuning']:,}" if found["n_tuning"] else "")
+        measures = [*(coverage["with gate"][f"{d:g}"] for d in deltas), accepted["with gate"]]
+        measures += [coverage["without gate"]["1"], accepted["without gate"]]
+        lines.append(row([f"`{name}`" if "," not in name else name, drawn, *map(share, measures)]))
+    return "\n".join(lines)
+
+
+def _sweep_table(study: Mapping[str, Any]) -> str:
+    parts = list(next(iter(study["arms"].values()))["sweep"])
+    lines = [
+        "Missing coverage at δ 1 when only a part of the targets, or of the pool, is drawn for:\n",
+        row(["arm", *(f"{percent(float(part))}" for part in parts)]),
+        rule(len(parts) + 1),
+    ]
+    lines += [row([name, *(share(found["sweep"][p]) for p in parts)]) for name, found in study["arms"].items()]
+    return "\n".join(lines)
+
+
+def _ordering_table(studies: Mapping[str, Any], deltas: Sequence[float]) -> str:
+    lines = [
+        "Difference in missing coverage, in points, target by target:\n",
+        row(["study", "first − second", *(f"δ {d:g}" for d in deltas)]),
+        rule(len(deltas) + 2),
+    ]
+    for name, study in studies.items():
+        for pair in dict.fromkeys((o["first"], o["second"]) for o in study["orderings"]):
+            found = [_ordering(study, pair, delta) for delta in deltas]
+            lines.append(row([name, " − ".join(pair), *(points(f) for f in found)]))
+    return "\n".join(lines)
+
+
+def _reading(studies: Mapping[str, Any], deltas: Sequence[float]) -> str:
+    lines = []
+    for name, study in studies.items():
+        lines += _goal(name, study)
+        for pair in CLAIMS:
+            lines += _claim(name, study, pair, deltas)
+        lines += [*_best_baseline(name, study), *_copying(name, study)]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _goal(name: str, study: Mapping[str, Any]) -> list[str]:
+    if GOAL_ARM not in study["arms"]:
+        return [f"`{name}`: {GOAL_ARM} did not run, so its goal of {percent(GOAL)} is open."]
+    found = study["arms"][GOAL_ARM]["missing_coverage"]["with gate"]["1"]
+    best = max(study["arms"], key=lambda arm: study["arms"][arm]["missing_coverage"]["with gate"]["1"]["value"])
+    verdict = "reached" if found["value"] >= GOAL else "**not reached**"
+    line = f"`{name}`: the goal of {percent(GOAL)} by {GOAL_ARM} at δ 1 is {verdict}: {share(found)}."
+    if best != GOAL_ARM:
+        line += f" The most is {share(study['arms'][best]['missing_coverage']['with gate']['1'])}, by {best}."
+    n, reachable = study["n_targets"], study["gap"]["n_targets_exceeded_by_anchor"]
+    if found["value"] < GOAL and reachable < n:
+        line += f" {n - reachable} of the {n} targets are exceeded by 5 % in no anchor text either."
+    return [line]
+
+
+def _claim(name: str, study: Mapping[str, Any], pair: tuple[str, str], deltas: Sequence[float]) -> list[str]:
+    """Whether the first is at least as good as the second wherever the gap is not saturated."""
+    if not any((o["first"], o["second"]) == pair for o in study["orderings"]):
+        return []
+    at = [d for d in deltas if not study["gap"]["by_delta"][f"{d:g}"]["saturated"]]
+    found = {d: _ordering(study, pair, d) for d in at}
+    failed = [d for d, o in found.items() if o["value"] < 0]
+    clear = [d for d, o in found.items() if o["low"] > 0 or o["high"] < 0]
+    claim = f"`{name}`: {pair[0]} ≥ {pair[1]}"
+    if not failed:
+        verdict = f"holds at every unsaturated δ ({listed(at)})"
+    elif len(failed) == len(at):
+        verdict = f"**does not hold** at any unsaturated δ ({listed(at)})"
+    else:
+        verdict = f"holds at δ {listed([d for d in at if d not in failed])} and **not** at {listed(failed)}"
+    unclear = [d for d in at if d not in clear]
+    sure = "" if not unclear else f"; at {listed(unclear)} the interval of the difference includes zero"
+    return [f"{claim} {verdict}{sure}."]
+
+
+def _best_baseline(name: str, study: Mapping[str, Any]) -> list[str]:
+    baselines = ("plain", "self-instruct", "magpie", "evol", "random-feature")
+    ran = [b for b in baselines if b in study["arms"]]
+    if not ran or "paper" not in study["arms"]:
+        return []
+
+    def value(arm: str) -> float:
+        return float(study["arms"][arm]["missing_coverage"]["with gate"]["1"]["value"])
+
+    best = max(ran, key=value)
+    word = "above" if value("paper") > value(best) else "**not above**"
+    ours, theirs = percent(value("paper")), percent(value(best))
+    return [f"`{name}`: the best baseline at δ 1 is {best}, {theirs}; `paper`, {ours}, is {word}."]
+
+
+def _copying(name: str, study: Mapping[str, Any]) -> list[str]:
+    n = {arm: found["n_copied"] for arm, found in study["arms"].items() if found["n_copied"]}
+    if not n:
+        return [f"`{name}`: the gate against copying turned nothing down that fired."]
+    told = ", ".join(f"{count} by {arm} (accepted {study['arms'][arm]['n_accepted']})" for arm, count in n.items())
+    return [f"`{name}`: the gate against copying turned down {told}."]
+
+
+def _paper_table() -> str:
+    lines = [
+        "Beside it the paper's figures for toxicity, **other model, other scale** (Llama-3.1-8B-Instruct, 65,536 "
+        "features, absolute δ): missing coverage of one step → two steps.\n",
+        row(["δ", *PAPER]),
+        rule(len(PAPER) + 1),
+        row(["one-step → two-step", *(f"{a} → {b} %" for a, b in PAPER.values())]),
+    ]
+    return "\n".join(lines)
+
+
+def _gaps(gaps: Record) -> list[str]:
+    lines = [
+        row(["themes taken away", "listed", "targets", "arm", "covered (95 %)", "accepted", "bar", "goal"]),
+        rule(8),
+    ]
+    for title, study in gaps["choices"].items():
+        for arm, found in study["arms"].items():
+            covered = found["missing_coverage"]["with gate"]["1"]
+            marks = ["reached" if covered["value"] >= mark else "missed" for mark in (GAP_BAR, GAP_GOAL)]
+            listed, n = f"{study['gap']['n_missing']:,}", str(study["n_targets"])
+            lines.append(
+                row([title, listed, n, arm, share(covered), share(found["accepted_share"]["with gate"]), *marks])
+            )
+    return [
+        "### Are known gaps filled?",
+        "The lists of “Does the missing list name a gap that is known?”, as defined, for the first split: anchor half "
+        "B, seed half B without the themes, every feature counts that does not fire everywhere. At most 40 of a list, "
+        f"drawn at random, {gaps['n_candidates']} candidates each. Bar: {percent(GAP_BAR)} of them covered, goal "
+        f"{percent(GAP_GOAL)}.",
+        "\n".join(lines),
+    ]
+
+
+def _ordering(study: Mapping[str, Any], pair: tuple[str, str], delta: float) -> Mapping[str, Any]:
+    found = (o for o in study["orderings"] if (o["first"], o["second"]) == pair and o["delta"] == delta)
+    return next(found)

@@ -1,0 +1,85 @@
+"""What synthesis is told of a coverage run: the missing features to attempt, and their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from facviz.config import CoverageConfig, SynthesisConfig
+from facviz.errors import InputError
+from facviz.explain.lexical import feature_keywords
+from facviz.pipeline.features import promoted_tokens
+from facviz.pipeline.session import Session
+from facviz.prompts import load_task
+from facviz.records import ExplanationOutcome, Span, Split
+from facviz.spans import spans_by_feature
+from facviz.store.reader import Reader
+from facviz.synthesis.plan import FeatureBrief
+
+
+def words_of_people(session: Session, measured: Mapping[str, Any]) -> list[tuple[int, str, str | None]]:
+    """Explanations of missing features that a person wrote or turned down: they change what the generator is told."""
+    with session.workspace.reader() as reader:
+        missing = {r["feature_id"] for r in reader.rows("missing", coverage_id=measured["coverage_id"])}
+        decided = reader.rows("decisions", kind="explanation", sae_id=measured["sae_id"])
+    changed = [r for r in decided if r["feature_id"] in missing and (r["text"] or r["status"] == "rejected")]
+    return sorted((r["feature_id"], r["status"], r["text"]) for r in changed)
+
+
+def read_briefs(
+    reader: Reader, measured: Mapping[str, Any], coverage_config: CoverageConfig, config: SynthesisConfig
+) -> list[FeatureBrief]:
+    """Missing features to attempt, most task-relevant first, with the evidence the generator may see."""
+    chosen = _chosen(reader.rows("missing", coverage_id=measured["coverage_id"]), config)
+    return briefs_of(reader, measured, coverage_config, config, chosen)
+
+
+def briefs_of(
+    reader: Reader,
+    measured: Mapping[str, Any],
+    coverage_config: CoverageConfig,
+    config: SynthesisConfig,
+    chosen: Sequence[Mapping[str, Any]],
+) -> list[FeatureBrief]:
+    """Evidence of any features; a row holds `feature_id`, `act_threshold` and `n_anchor_docs`."""
+    sae_id, task = measured["sae_id"], measured["task"]
+    anchor_id = reader.dataset(coverage_config.anchor)["dataset_id"]
+    spans = spans_by_feature(reader.rows("dataset_spans", sae_id=sae_id, dataset_id=anchor_id))
+    outputs = {r["feature_id"]: promoted_tokens(r) for r in reader.rows("feature_directions", sae_id=sae_id)}
+    shown = {f: [s for s in found if s.split is Split.EXPLAIN] for f, found in spans.items()}
+    shown = {f: found for f, found in shown.items() if found}
+    words = {k.feature_id: k for k in feature_keywords(shown, output_tokens=outputs)}
+    written = [
+        r
+        for r in reader.rows("explanations", sae_id=sae_id)
+        if r["outcome"] == ExplanationOutcome.EXPLAINED and r["status"] != "rejected"
+    ]
+    explanations = {r["feature_id"]: r["text"] for r in written}
+    guideline = load_task(task)
+    return [
+        FeatureBrief(
+            feature_id=row["feature_id"],
+            act_threshold=row["act_threshold"],
+            explanation=explanations.get(row["feature_id"], ""),
+            words=words[row["feature_id"]].peak if row["feature_id"] in words else (),
+            spans=_evidence(spans.get(row["feature_id"], ()), config.evidence_spans),
+            task=guideline,
+            n_anchor_docs=row["n_anchor_docs"],
+        )
+        for row in chosen
+    ]
+
+
+def _chosen(missing: Sequence[Mapping[str, Any]], config: SynthesisConfig) -> list[Mapping[str, Any]]:
+    if not config.features:
+        return list(missing[: config.max_features])
+    by_id = {row["feature_id"]: row for row in missing}
+    absent = [f for f in config.features if f not in by_id]
+    if absent:
+        raise InputError(f"Feature {absent[0]} is not among the {len(missing)} missing features; choose missing ones.")
+    return [by_id[f] for f in dict.fromkeys(config.features)]
+
+
+def _evidence(spans: Sequence[Span], n: int) -> tuple[Span, ...]:
+    shown = sorted((s for s in spans if s.split is Split.EXPLAIN), key=lambda s: s.rank)
+    return tuple(shown[:n])
