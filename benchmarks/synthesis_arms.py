@@ -53,7 +53,7 @@ class Plan:
         return SynthesisConfig(
             strategy=strategy,  # type: ignore[arg-type]
             features=tuple(targets),
-            per_feature=n - first,
+            per_feature=n,
             pair_candidates=first or 2,  # nothing is drawn of a step that there is not
             max_candidates=n - first,
             batch=self.batch,

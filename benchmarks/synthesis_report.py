@@ -62,8 +62,9 @@ def _method(record: Record) -> str:
         "accepted texts activates.\n\n"
         "**Missing coverage** is the share of the targets that the accepted texts activate, each encoded alone in "
         "float32; the same texts are scored again at other δ. **Accepted** is the share of the drawn candidates that "
-        "pass all gates. In brackets 95 % intervals, of a bootstrap over targets and seeds. *Without the gate* counts "
-        "the texts, too, that the gate against copying turned down, whatever later gates would have said."
+        "pass all gates; with two steps those of the first, half of all, serve the pair alone. In brackets 95 % "
+        "intervals, of a bootstrap over targets and seeds. *Without the gate* counts the texts, too, that the gate "
+        "against copying turned down, whatever later gates would have said."
     )
 
 

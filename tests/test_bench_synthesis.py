@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -168,10 +169,10 @@ def test_what_the_arms_wrote_trains_heads(arms, prepared):
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_has_settings_that_are_allowed_and_its_budget(arm):
     config = Plan().config(arm, (1, 2, 3), 7)
-    check_ranges(config, arm)
+    check_ranges(dataclasses.replace(config, per_feature=1), arm)
     n = 8 + 16 * (arm == EQUAL_TOTAL)
     expected = {"steered": config.max_candidates}.get(arm, config.pair_candidates + config.max_candidates)
-    assert expected == n
+    assert expected == n == config.per_feature  # so nothing stops early
     assert (config.max_tokens, config.rng_seed, config.features) == (40, 7, (1, 2, 3))
 
 
