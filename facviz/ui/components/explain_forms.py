@@ -19,6 +19,7 @@ from facviz.ui.components.exchange_forms import exchange_dialog
 from facviz.ui.components.jobs import start, watch
 from facviz.ui.components.task_form import task_form
 from facviz.ui.frame import Here
+from facviz.views.candidate import facts_html
 from facviz.views.explain_jobs import (
     PROVIDERS,
     WHAT,
@@ -208,14 +209,15 @@ def cost_and_start(
     dry_run: Callable[[], dict[str, Any]] | None = None,
     prefix: str = "fv_ask",
     label: str = "Start",
-    abreast: int = 5,
+    is_narrow: bool = False,
 ) -> None:
     """A dry run on request, and the start; of what costs money only once its cost is shown.
 
-    `dry_run` finds the cost, by itself that of a `Wish`; widget keys begin with `prefix`.
+    `dry_run` finds the cost, by itself that of a `Wish`; widget keys begin with `prefix`. In a narrow place
+    numbers and buttons stand below each other.
     """
     costs = st.container()
-    left, right = st.columns(2)
+    left, right = (st.container(), st.container()) if is_narrow else st.columns(2)
     if wish.asks_model and left.button(
         "What would it cost?", key=f"{prefix}_dry_run", icon=":material/calculate:", width="stretch"
     ):
@@ -229,7 +231,7 @@ def cost_and_start(
     is_known = known is not None and known[0] == wish
     if known is not None and is_known:
         with costs:
-            _costs(known[1], wish, abreast)
+            _costs(known[1], wish, is_narrow=is_narrow)
     if wish.is_paid and not is_known:
         right.caption("Nothing paid is started before its cost stands here.")
     elif (right if wish.asks_model else costs).button(
@@ -238,12 +240,12 @@ def cost_and_start(
         start(here.root, title=wish.title, page=page, arguments=wish.arguments)
 
 
-def _costs(found: dict[str, Any], wish: Priced, abreast: int) -> None:
+def _costs(found: dict[str, Any], wish: Priced, *, is_narrow: bool) -> None:
     cells = cost_cells(found)
-    for start_at in range(0, len(cells), abreast):
-        shown = cells[start_at : start_at + abreast]
-        for column, (label, value, note) in zip(st.columns(min(abreast, len(cells))), shown):
-            column.metric(label, value, help=note or None)
+    if is_narrow:
+        st.html(facts_html([(label, value) for label, value, _ in cells]))
+    for column, (label, value, note) in zip(st.columns(len(cells)) if not is_narrow else (), cells):
+        column.metric(label, value, help=note or None)
     if found.get("n_cached"):
         st.caption(f":material/inventory_2: {cells[0][2]}")
     usd = found.get("usd")

@@ -64,7 +64,7 @@ def _start(here: Here, run: Run, wish: Writing) -> None:
         dry_run=lambda: _dry_run(here, run, wish),
         prefix="fv_synthesis",
         label=label,
-        abreast=2,
+        is_narrow=True,
     )
 
 
