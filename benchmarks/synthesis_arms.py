@@ -6,12 +6,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.synthesis_scores import EQUAL_TOTAL
 from benchmarks.synthesis_studies import Prepared
 from facviz.config import SynthesisConfig, fingerprint
 from facviz.files import write_text_atomically
@@ -26,8 +27,6 @@ from facviz.synthesis.strategies import TUNE
 
 N_TUNING = len(STRENGTHS) * PER_STRENGTH
 """Candidates a target beside the others, by which a strategy that pushes chooses its push."""
-EQUAL_TOTAL = "one-step, as many as steered"
-"""`one-step` with those candidates too: what they would have brought without a push."""
 ARMS = ("one-step", EQUAL_TOTAL, "paper", "steered", "paper+steered", *BASELINES)
 
 
@@ -70,13 +69,14 @@ def arm_path(folder: Path, study: str, arm: str, rng_seed: int) -> Path:
 
 def run_arm(prepared: Prepared, arm: str, rng_seed: int, plan: Plan, folder: Path) -> dict[str, Any]:
     """The record of an arm, from its file if it is there; a killed arm goes on by its own ledger."""
-    key = fingerprint(asdict(plan), prepared.gap["coverage_id"], prepared.targets, arm, rng_seed)
+    config = plan.config(arm, prepared.targets, rng_seed)
+    key = fingerprint(config, prepared.gap["coverage_id"], arm)
     path = arm_path(folder, prepared.study.name, arm, rng_seed)
     if path.is_file():
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if known["key"] == key:
             return known
-    config, started = plan.config(arm, prepared.targets, rng_seed), time.monotonic()
+    started = time.monotonic()
     with prepared.session.workspace.lock():
         told = synthesize(prepared.session, prepared.measured, prepared.study.coverage, config)
     record = {"key": key, "study": prepared.study.name, "arm": arm, "rng_seed": rng_seed}

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+EQUAL_TOTAL = "one-step, as many as steered"
+"""The arm that draws what strategies that push draw beside their candidates, and does not push."""
 N_BOOTSTRAP = 2000
 SWEEP = (0.3, 0.6, 1.0)
 ORDERINGS = (
@@ -21,6 +23,7 @@ ORDERINGS = (
     ("one-step", "plain"),
     ("paper", "plain"),
     ("steered", "plain"),
+    ("steered", EQUAL_TOTAL),
     ("paper+steered", "paper"),
     ("paper", "random-feature"),
 )
