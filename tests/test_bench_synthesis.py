@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import synthesis as program
 from benchmarks import synthesis_report, synthesis_scores, synthesis_studies
-from benchmarks.synthesis_arms import ARMS, Plan, run_arm, units_of
+from benchmarks.synthesis_arms import ARMS, N_TUNING, Plan, run_arm, units_of
 from benchmarks.synthesis_help import evaluate_arms
 from facviz.config import BackboneConfig, CoverageConfig, DatasetConfig, RelevanceConfig, SampleConfig, check_ranges
 from facviz.testing.workspaces import anchor_rows, make_planted_run
@@ -170,7 +170,7 @@ def test_what_the_arms_wrote_trains_heads(arms, prepared):
 def test_every_arm_has_settings_that_are_allowed_and_its_budget(arm):
     config = Plan().config(arm, (1, 2, 3), 7)
     check_ranges(dataclasses.replace(config, per_feature=1), arm)
-    n = 8 + 16 * (arm == synthesis_scores.EQUAL_TOTAL)
+    n = 8 + N_TUNING * (arm == synthesis_scores.EQUAL_TOTAL)
     expected = {"steered": config.max_candidates}.get(arm, config.pair_candidates + config.max_candidates)
     assert expected == n == config.per_feature  # so nothing stops early
     assert (config.max_tokens, config.rng_seed, config.features) == (40, 7, (1, 2, 3))

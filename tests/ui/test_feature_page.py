@@ -158,7 +158,7 @@ def test_every_amount_of_text_shows(open_app, planted_root, context):
 def test_own_text_is_measured_in_the_background_and_stands_in_the_address(
     open_app, planted_root, planted_encoder, monkeypatch, wait_until
 ):
-    monkeypatch.setattr(resources, "_load_encoder", lambda root, sae_id: planted_encoder)
+    monkeypatch.setattr(resources, "_load_encoder", lambda root, sae_id, opened: planted_encoder)
     app = open_app(planted_root, "feature", feature=3)
     app.text_area(key="fv_feature_text").set_value("apple drum <b> tiger").run()
     assert app.query_params["text"] == "apple drum <b> tiger"
@@ -224,7 +224,7 @@ def test_what_machines_wrote_is_listed_with_its_author(open_app, planted_root):
 
 
 def test_the_share_link_holds_feature_and_text(open_app, planted_root, planted_encoder, monkeypatch):
-    monkeypatch.setattr(resources, "_load_encoder", lambda root, sae_id: planted_encoder)
+    monkeypatch.setattr(resources, "_load_encoder", lambda root, sae_id, opened: planted_encoder)
     app = open_app(planted_root, "feature", feature=3, text="apple & <b> drum")
     [link] = [c.value for c in app.code]
     assert "feature=3" in link

@@ -202,7 +202,7 @@ class Codes:
 
 @pytest.fixture
 def reads_texts(monkeypatch):
-    monkeypatch.setattr(resources, "_load_encoder", lambda root, sae_id: None)
+    monkeypatch.setattr(resources, "_load_encoder", lambda root, sae_id, opened: None)
     monkeypatch.setattr("facviz.views.text.encode_text", Codes())
 
 
@@ -238,7 +238,7 @@ def test_no_text_yet_and_one_that_cannot_be_read_are_one_sentence(open_app, plan
     assert any("Nothing is tried yet" in c.value for c in app.caption)
     assert len(app.dataframe) == 0
 
-    def fail(root, sae_id):
+    def fail(root, sae_id, opened):
         raise FacvizError("The backbone is not in the cache; run `facviz doctor`.")
 
     monkeypatch.setattr(resources, "_load_encoder", fail)
