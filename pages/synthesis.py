@@ -4,7 +4,8 @@ import streamlit as st
 
 from facviz.ui.components import synthesis as parts
 from facviz.ui.components.jobs import watch
-from facviz.ui.components.samples import show_samples
+from facviz.ui.components.samples import sample_actions, show_samples
+from facviz.ui.components.synthesis_remaining import show_remaining
 from facviz.ui.frame import empty, page
 from facviz.views.coverage import coverage_runs
 
@@ -29,5 +30,15 @@ with page("synthesis") as here:
         parts.live_picture(here, run, job, closed.n_candidates)
     else:
         parts.picture(here, closed)
-        parts.start_form(here, closed)
-    show_samples(here, closed)
+        parts.show_outcome(here)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        view = parts.choose_view(closed, is_running=job is not None)
+        st.space("stretch")
+        if closed.n_candidates:
+            sample_actions(here, closed)
+    if view == "write":
+        parts.show_writing(here, closed, is_running=job is not None)
+    elif view == "read":
+        show_samples(here, closed)
+    else:
+        show_remaining(here, closed)

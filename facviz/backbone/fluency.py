@@ -10,8 +10,8 @@ from facviz.backbone.model import Backbone
 from facviz.backbone.rendering import Renderer
 from facviz.records import Document, Floats, TokenizedDocument
 
-MAX_TOKENS = 256
-"""Tokens read of a document: more tell nothing new about how it reads."""
+MAX_TOKENS = 160
+"""Tokens read of a document, those of the template included: more tell nothing new about how it reads."""
 _BATCH_TOKENS = 768
 """Rows of the output matrix at a time, each as wide as the vocabulary."""
 

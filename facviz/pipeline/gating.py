@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facviz.config import SynthesisConfig
-from facviz.files import write_files
+from facviz.config import SynthesisConfig, fingerprint
+from facviz.files import write_files, write_text_atomically
 from facviz.pipeline.session import Session, load_documents
 from facviz.protocols import Embedder
 from facviz.records import Document, TaskGuideline
@@ -20,7 +22,7 @@ from facviz.store.gap import Gap
 from facviz.store.reader import Reader
 from facviz.synthesis.breadth import BreadthGate
 from facviz.synthesis.copying import CopyGate
-from facviz.synthesis.fluency import FluencyGate, FluencyRange
+from facviz.synthesis.fluency import FluencyGate, FluencyRange, Surprise
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.labelling import LabelGate
@@ -30,8 +32,10 @@ from facviz.synthesis.sample_gates import SampleGates
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
 
-CALIBRATION_DOCUMENTS = 200
-"""Documents of seed and anchor that say what fluent means; more move its limits little."""
+CALIBRATION_DOCUMENTS = 120
+"""Documents of seed and anchor that say what fluent means, a few seconds of work; more move its limits little."""
+FLUENCY_VERSION = 1
+"""Raised when the same documents may be measured otherwise."""
 EVALUATION_ROLE = "eval"
 
 
@@ -106,7 +110,7 @@ def build_gates(
     text = TextGates(corpora.texts, evaluation, words=format_of(task).words)
     surprise = BackboneSurprise(session.fast, system_prompt=session.backbone_config.system_prompt, roles=task.roles)
     copying = CopyGate(encoder, peak_place(encoder), text.is_formula, config.anti_copy)
-    fluency = FluencyGate(surprise, partial(_fluency_range, session, surprise, corpora))
+    fluency = FluencyGate(surprise, partial(_fluency_range, session, surprise, corpora, task.roles))
     breadth = BreadthGate(gap.anchor, gap.anchor_tokens, gap.act_threshold)
     embedder = find_embedder() if config.embedding_gate else None
     likeness = [_likeness(session, corpora, embedder)] if embedder is not None else []
@@ -129,12 +133,18 @@ def peak_place(encoder: SaeEncoder) -> Callable[[Document, int], tuple[int, int]
     return place
 
 
-def _fluency_range(session: Session, surprise: Any, corpora: Corpora) -> FluencyRange:
-    """Seed and anchor by turns, at even distances, so that neither is drawn by chance."""
+def _fluency_range(session: Session, surprise: Surprise, corpora: Corpora, roles: Sequence[str]) -> FluencyRange:
+    """Seed and anchor by turns, at even distances, so that neither is drawn by chance; measured once a workspace."""
     n_each = CALIBRATION_DOCUMENTS // len(corpora.known)
+    named = [session.encoding_fingerprint(), list(roles), n_each, *(corpus.dataset_id for corpus in corpora.known)]
+    path = session.workspace.root / "gates" / f"fluency-{fingerprint('fluency', FLUENCY_VERSION, *named)}.json"
+    with suppress(OSError, ValueError):
+        return FluencyRange([np.array(nats) for nats in json.loads(path.read_text(encoding="utf-8"))])
     chosen = [document for corpus in corpora.known for document in _evenly(corpus.documents, n_each)]
     session.progress.update("gates", 0, None, f"fluency of {len(chosen)} documents")
-    return FluencyRange(surprise.surprises(chosen))
+    found = surprise.surprises(chosen)
+    write_text_atomically(path, json.dumps([[round(float(n), 4) for n in nats] for nats in found]))
+    return FluencyRange(found)
 
 
 def _evenly(documents: Sequence[Document], n: int) -> list[Document]:
@@ -163,7 +173,7 @@ def _likeness(session: Session, corpora: Corpora, embedder: Embedder) -> Likenes
 def _vectors(session: Session, corpus: Corpus, embedder: Embedder) -> Vectors:
     """Of every text of a dataset, made once a workspace: a dataset's id is its content."""
     model = hashlib.sha256(embedder.name.encode()).hexdigest()[:8]
-    path = session.workspace.root / "embeddings" / f"{corpus.dataset_id}-{model}.npy"
+    path = session.workspace.root / "gates" / f"embeddings-{corpus.dataset_id}-{model}.npy"
     if path.is_file():
         found: Vectors = np.load(path, allow_pickle=False)
         if len(found) == len(corpus.documents):

@@ -132,10 +132,16 @@ def open_sae(session: Session, sae_id: str) -> SAE:
     return load_sae(session.workspace.sae_folder(sae_id) / "weights", "saelens")
 
 
-def open_encoder(workspace: Workspace, sae_id: str | None = None) -> SaeEncoder:
-    """The encoder of an SAE of a workspace on the backbone it was made with, in float32: for single texts."""
+def open_session(workspace: Workspace, sae_id: str | None = None) -> Session:
+    """A session on the backbone that an SAE of a workspace was made with, in float32: for single texts."""
     row = sae_row(workspace, sae_id)
     described = {k: v for k, v in json.loads(row["provenance"])["backbone"].items() if v is not None}
     config = from_mapping(BackboneConfig, described | {"dtype": "float32"}, where="the SAE's record")
-    session = Session(workspace, config, NoProgress())
+    return Session(workspace, config, NoProgress())
+
+
+def open_encoder(workspace: Workspace, sae_id: str | None = None, session: Session | None = None) -> SaeEncoder:
+    """The encoder of an SAE of a workspace, of a session of its own unless one is given."""
+    session = session or open_session(workspace, sae_id)
+    row = sae_row(workspace, sae_id)
     return session.encoder(open_sae(session, row["sae_id"]), ("user", "assistant", "text"))

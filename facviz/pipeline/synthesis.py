@@ -25,7 +25,7 @@ from facviz.pipeline.synthesis_ledger import FileLedger
 from facviz.pipeline.synthesis_tables import summarise, write_feature
 from facviz.prompts import load_task, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, Document, LLMRequest, TaskGuideline
+from facviz.records import PLAIN_TEXT, Candidate, Document, LLMRequest, TaskGuideline
 from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.synthesis.asking import Asker, planned_batches
@@ -130,13 +130,15 @@ class _Stage:
     ) -> _Stage:
         _refuse(measured)
         config = _resolved(config)
-        told: list[object] = [GATES_VERSION, *map(template_text, _templates(config, load_task(measured["task"])))]
+        task = load_task(measured["task"])
+        told: list[object] = [GATES_VERSION, *map(template_text, _templates(config, task))]
+        told += [task.format] if task.format != PLAIN_TEXT else []
         told += [TUNING] if config.strategy in PUSHED else []
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.
         whole = dataclasses.replace(config, step="both")
         by_people, held_out = words_of_people(session, measured), evaluation_sets(session)
         key = fingerprint(
-            "synthesis", CODE_VERSION, measured["coverage_id"], whole, load_task(measured["task"]), told,
+            "synthesis", CODE_VERSION, measured["coverage_id"], whole, task, told,
             *([by_people] if by_people else []), *([held_out] if held_out else []),
         )  # fmt: skip
         return cls(session, measured, coverage_config, config, key)

@@ -41,7 +41,7 @@ def write_feature(session: Session, scope: Scope, coverage_id: str, result: Feat
 
 
 def _candidate_row(synth_id: str, result: FeatureResult, candidate: Candidate, generator: str) -> dict[str, Any]:
-    messages = result.brief.document(candidate.text, candidate.fields).messages
+    messages = result.brief.document_of(candidate).messages
     return dataclasses.asdict(candidate) | {
         "synth_id": synth_id,
         "messages": [dataclasses.asdict(m) for m in messages],
@@ -58,7 +58,7 @@ def summarise(
 ) -> dict[str, Any]:
     """Coverage re-measured with the accepted samples, each encoded once more, alone, from the text to be exported."""
     samples = [(r.brief, c) for r in results for c in r.accepted]
-    alone = [encoder.encode_alone(brief.document(c.text, c.fields)).max_acts for brief, c in samples]
+    alone = [encoder.encode_alone(brief.document_of(c)).max_acts for brief, c in samples]
     generated = sparse.vstack(alone).tocsr() if alone else sparse.csr_matrix((0, gap.anchor.shape[1]), dtype=np.float32)
     missing = missing_features(gap.anchor, gap.seed, features=gap.features, act_threshold=gap.act_threshold)
     merged = sparse.vstack([gap.seed, generated]).tocsr()

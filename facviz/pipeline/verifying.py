@@ -17,9 +17,13 @@ from facviz.prompts import load_task
 from facviz.records import Candidate
 from facviz.store.gap import read_gap
 from facviz.store.reader import Reader
+from facviz.synthesis.formats import Invalid, Parsed, format_of
+from facviz.synthesis.formats.base import WITHHELD, all_text
 from facviz.synthesis.labelling import LabelGate
+from facviz.synthesis.measuring import act_of
 from facviz.synthesis.pairs import pair_messages
 from facviz.synthesis.plan import FeatureBrief
+from facviz.synthesis.safety import is_withheld
 
 
 def verify_edit(
@@ -32,8 +36,10 @@ def verify_edit(
 ) -> dict[str, Any]:
     """What the model and the gates say of a candidate's text as somebody changed it; nothing is written.
 
-    Keys: `act`, `act_threshold`, `accepted`, `reject_reason`, `gates`, `peak_token`. Without a `config` the gates are
-    as strict as those the candidate met; without a `judge` nobody judges the label.
+    Keys: `act`, `act_threshold`, `accepted`, `reject_reason`, `gates`, `peak_token`, and what the text came to: `text`,
+    `messages`, `fields`. Without a `config` the gates are as strict as those the candidate met; without a `judge`
+    nobody judges the label. A sample of several parts is edited in the plain layout of its task's format
+    (`editable_text`); one that breaks the format is turned down as any other.
 
     Raises:
         InputError: there is no such candidate, or the run it came from is gone.
@@ -49,25 +55,46 @@ def verify_edit(
         corpora = Corpora.read(reader, coverage.anchor, coverage.seed)
         others = _other_samples(reader, row)
         gap = read_gap(reader, sae_id, measured["task"], measured["relevance_source"], coverage)
+    sample = brief.format.parse(text) if row["fields"] else brief.format.restore(text.strip(), {})
+    if isinstance(sample, Invalid):
+        unread = brief.format.restore(text.strip(), {})
+        return _told(brief, unread, 0.0, -1, {}, sample.reason)
     encoder = session.encoder(open_sae(session, sae_id), task.roles)
-    alone = encoder.encode_alone(brief.document(text))
-    act, peak = float(alone.max_acts[0, brief.feature_id]), int(alone.peaks[0, brief.feature_id]) - 1
+    alone = encoder.encode_alone(sample.document)
+    act, peak = act_of(alone, 0, brief.feature_id)
     checks = build_gates(session, corpora, gap, encoder, task, config, samples=others, judge=judge)
-    gates, reason = checks.text.check(text, shown)
+    gates, reason = checks.text.check(sample.text, shown)
+    gates |= {"verified_act": act}
     if reason is None and not (act > brief.bar and act > 0):
         reason = "target does not fire alone"
-    gates |= {"verified_act": act}
+    if reason is None and is_withheld(all_text(sample)):
+        reason = WITHHELD
     if reason is None:
-        edited = _edited(row, text, act, peak, gates)
+        edited = _edited(row, sample, act, peak, gates)
         measures, reason = checks.after.check(brief, edited, shown, alone)
         gates |= measures
+    return _told(brief, sample, act, peak, gates, reason)
+
+
+def editable_text(task: str, text: str, fields: Mapping[str, Any] | None) -> str:
+    """A sample as it is edited: the text, or its labelled parts where it has several."""
+    form = format_of(load_task(task))
+    return form.layout(form.restore(text, fields)) if fields else text
+
+
+def _told(
+    brief: FeatureBrief, sample: Parsed, act: float, peak: int, gates: Mapping[str, Any], reason: str | None
+) -> dict[str, Any]:
     return {
         "act": act,
         "act_threshold": brief.act_threshold,
         "accepted": reason is None,
         "reject_reason": reason,
-        "gates": gates,
+        "gates": dict(gates),
         "peak_token": peak,
+        "text": sample.text,
+        "messages": [dataclasses.asdict(message) for message in sample.document.messages],
+        "fields": dict(sample.fields) or None,
     }
 
 
@@ -78,19 +105,11 @@ def _as_strict_as(gates: Mapping[str, Any]) -> SynthesisConfig:
     return SynthesisConfig(anti_copy=gates["anti_copy"], embedding_gate="near_cosine" in gates)
 
 
-def _edited(row: Mapping[str, Any], text: str, act: float, peak: int, gates: Mapping[str, Any]) -> Candidate:
+def _edited(row: Mapping[str, Any], sample: Parsed, act: float, peak: int, gates: Mapping[str, Any]) -> Candidate:
     """The candidate with its new text and measures, as the gates take it."""
     kept = {f.name: row[f.name] for f in dataclasses.fields(Candidate)}
-    changed = {
-        "text": text,
-        "fields": None,
-        "act": act,
-        "peak_token": peak,
-        "gates": gates,
-        "accepted": False,
-        "reject_reason": None,
-    }
-    return Candidate(**kept | changed)
+    changed = {"text": sample.text, "fields": sample.fields or None, "act": act, "peak_token": peak, "gates": gates}
+    return Candidate(**kept | changed | {"accepted": False, "reject_reason": None})
 
 
 def _candidate(reader: Reader, candidate_id: str) -> dict[str, Any]:

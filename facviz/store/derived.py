@@ -37,9 +37,24 @@ DERIVED_VIEWS = {
         FROM decision d LEFT JOIN (SELECT task, sae_id, feature_id, max(theme) AS theme FROM relevance
             GROUP BY ALL) m USING (task, sae_id, feature_id) WHERE d.kind = 'relevance'""",
     "current_candidate": """
-        SELECT c.*, coalesce(d.status, 'unreviewed') AS review, d.reason AS review_reason, d.author AS reviewer,
+        SELECT c.* REPLACE (coalesce(d.measured ->> '$.text', d.text, c.text) AS text,
+                CASE WHEN d.text IS NULL THEN c.messages ELSE
+                    from_json(d.measured -> '$.messages', '[{"role": "VARCHAR", "content": "VARCHAR"}]')
+                    END AS messages,
+                CASE WHEN d.text IS NULL THEN c.fields ELSE
+                    nullif(CAST(d.measured -> '$.fields' AS VARCHAR), 'null') END AS fields,
+                coalesce(CAST(d.measured ->> '$.act' AS DOUBLE), c.act) AS act,
+                coalesce(CAST(d.measured ->> '$.peak_token' AS INTEGER), c.peak_token) AS peak_token,
+                coalesce(CAST(d.measured -> '$.gates' AS VARCHAR), c.gates) AS gates,
+                d.text IS NOT NULL OR c.accepted AS accepted,
+                if(d.text IS NULL, c.reject_reason, NULL) AS reject_reason),
+            if(d.text IS NULL, NULL, c.text) AS written_text,
+            coalesce(d.status, 'unreviewed') AS review, d.reason AS review_reason, d.author AS reviewer,
             d."at" AS reviewed_at
         FROM candidate c LEFT JOIN (SELECT * FROM decision WHERE kind = 'candidate') d USING (candidate_id)""",
+    "run_candidate": """
+        SELECT c.*, f.coverage_id FROM current_candidate c
+        JOIN (SELECT DISTINCT synth_id, coverage_id FROM synthesis_feature) f USING (synth_id)""",
     "feature_list": """
         SELECT list_id, text AS name, author, "at" FROM decision WHERE kind = 'list' AND status = 'kept'""",
     "listed_feature": """
@@ -48,6 +63,8 @@ DERIVED_VIEWS = {
         JOIN (SELECT list_id, text AS name FROM decision WHERE kind = 'list' AND status = 'kept') l USING (list_id)""",
 }
 """Tables joined with what people decided: a person's words win over a machine's. Each may read those before it.
+
+A sample that a person edited stands there with that text and what was measured of it: only verified edits come here.
 
 Of several explanations the one with the better held-out score is shown, and words alone win a tie. What a model wrote
 must have scored better: words alone that nobody scored (the model's stage does) are not beaten, and "no clear pattern"

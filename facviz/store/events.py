@@ -35,7 +35,7 @@ STATUS_OF = {
         "reopen": "unreviewed",
     },
     "relevance": {"verdict": "judged"},
-    "candidate": {"approve": "approved", "reject": "rejected"},
+    "candidate": {"approve": "approved", "edit": "edited", "reject": "rejected"},
     "queue": {"save": "saved", "remove": "removed"},
     "list": {"create": "kept", "rename": "kept", "delete": "deleted"},
     "listed": {"add": "listed", "note": "listed", "remove": "removed"},
@@ -48,7 +48,7 @@ Such an event says which in its payload, under `look`.
 """
 _WRITES = ("edit", "create", "rename", "add", "note")
 """Kinds of event that carry a text: an explanation, the name of a list, a note."""
-MAX_TEXT, MAX_NOTE = 2000, 500
+MAX_TEXT, MAX_NOTE, MAX_SAMPLE = 2000, 500, 8000
 MAX_LIST_NAME = 60
 
 
@@ -134,11 +134,9 @@ def new_event(
         raise InputError(f"A person cannot {kind} this; choose one of {', '.join(STATUS_OF[target.kind])}.")
     payload = dict(payload or {})
     if kind == "edit":
-        payload["text"] = str(payload.get("text", "")).strip()
-        if not payload["text"]:
-            raise InputError("The explanation is empty; write a few words, or reject it instead.")
-        if len(payload["text"]) > MAX_TEXT:
-            raise InputError(f"The explanation has {len(payload['text']):,} characters; keep it below {MAX_TEXT:,}.")
+        payload["text"] = _whole_text(target, str(payload.get("text", "")))
+        if target.kind == "candidate" and "accepted" not in payload.get("measured", {}):
+            raise InputError("An edited text is kept with what was measured of it; verify it first.")
         if "was" in payload:
             payload["diff"] = words_changed(str(payload["was"]), payload["text"])
     elif kind in _WRITES:
@@ -177,6 +175,27 @@ def as_batch(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return (
         [event | {"payload": {**event["payload"], "batch": name}} for event in events] if len(events) > 1 else [*events]
     )
+
+
+def _whole_text(target: Target, text: str) -> str:
+    """The words of a correction.
+
+    Raises:
+        InputError: they are none, or too many.
+    """
+    noun, most = ("text", MAX_SAMPLE) if target.kind == "candidate" else ("explanation", MAX_TEXT)
+    text = text.strip()
+    if not text:
+        raise InputError(f"The {noun} is empty; write a few words, or reject it instead.")
+    if len(text) > most:
+        raise InputError(f"The {noun} has {len(text):,} characters; keep it below {most:,}.")
+    return text
+
+
+def failed(event: Event) -> bool:
+    """Whether an event is an edited sample that did not verify: kept, and changing nothing."""
+    measured = event["payload"].get("measured")
+    return event["kind"] == "edit" and isinstance(measured, Mapping) and not measured.get("accepted")
 
 
 def _short_text(kind: str, text: str) -> str:
@@ -301,11 +320,12 @@ def decide(target: Target, events: Sequence[Mapping[str, Any]]) -> dict[str, Any
     held = [e for e in held if e["kind"] in statuses]
     if not held:
         return None
-    last = held[-1]
-    text = None
-    for event in held:
+    counted = [e for e in held if not failed(e)]
+    last = counted[-1] if counted else held[-1]
+    text, measured = None, None
+    for event in counted:
         if event["kind"] in _WRITES:
-            text = event["payload"]["text"]
+            text, measured = event["payload"]["text"], event["payload"].get("measured")
         elif event["kind"] == "accept" and event["payload"].get("written"):
             # The machine's words were accepted in place of a person's.
             text = None
@@ -317,13 +337,14 @@ def decide(target: Target, events: Sequence[Mapping[str, Any]]) -> dict[str, Any
         "task": target.task,
         "candidate_id": target.candidate_id,
         "list_id": target.list_id,
-        "status": statuses[last["kind"]],
+        "status": statuses[last["kind"]] if counted else "unreviewed",
         "text": text,
+        "measured": json.dumps(measured) if measured else None,
         "verdict": verdicts[-1] if verdicts else None,
         "reason": last["payload"].get("reason"),
         "author": last["actor"],
         "at": last["at"],
-        "event_id": last["event_id"],
+        "event_id": held[-1]["event_id"],
         "n_events": len(held),
     }
 

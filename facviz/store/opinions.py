@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from facviz.store.events import Event, Target, active_events, look_of
+from facviz.store.events import Event, Target, active_events, failed, look_of
 
 LABELS = {"accept": "accepted", "edit": "edited", "reject": "rejected", "unsure": "unsure", "approve": "approved"}
 """Kinds of event that are an opinion, and what it is called; a verdict is called by its name."""
@@ -40,7 +40,7 @@ def label_of(event: Event) -> str:
     """What a decision says, "" where it says nothing about the thing, as a skip."""
     if event["kind"] == "verdict":
         return str(event["payload"].get("verdict") or "")
-    return LABELS.get(event["kind"], "")
+    return "" if failed(event) else LABELS.get(event["kind"], "")
 
 
 def _is_own(event: Event) -> bool:

@@ -10,8 +10,10 @@ import numpy as np
 from scipy import sparse
 
 from facviz.errors import InputError
+from facviz.store.sample_queries import SAMPLE_QUERIES
 
 NAMED_QUERIES = {
+    **SAMPLE_QUERIES,
     "features": """
         SELECT s.*, f.* EXCLUDE (sae_id, feature_id), e.text AS explanation, e.outcome AS explanation_outcome
         FROM feature_stats s LEFT JOIN feature f USING (sae_id, feature_id)
@@ -117,13 +119,6 @@ NAMED_QUERIES = {
         FROM current_candidate
         WHERE synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
         GROUP BY ALL ORDER BY ALL""",
-    "candidate_page": """
-        SELECT * FROM current_candidate
-        WHERE synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
-            AND ($accepted IS NULL OR accepted = $accepted) AND ($review IS NULL OR review = $review)
-            AND ($reason IS NULL OR coalesce(reject_reason, '') = $reason)
-            AND ($feature_id IS NULL OR feature_id = $feature_id)
-        ORDER BY synth_id, feature_id, step DESC, round, slot LIMIT $n OFFSET $offset""",
     "coverage_candidates": """
         SELECT candidate_id, feature_id, strategy, text, messages, accepted, review,
             coalesce(reject_reason, '') AS reason
@@ -147,12 +142,6 @@ NAMED_QUERIES = {
     "evaluations": """
         SELECT * FROM evaluation WHERE $eval_id IS NULL OR eval_id = $eval_id
         ORDER BY eval_id, metric, arm, n_added, rng_seed NULLS FIRST""",
-    "waiting_candidates": """
-        SELECT c.candidate_id, coalesce(d.event_id, '') AS event_id FROM candidate c
-        LEFT JOIN (SELECT * FROM decision WHERE kind = 'candidate') d USING (candidate_id)
-        WHERE c.accepted AND coalesce(d.status, 'unreviewed') = 'unreviewed'
-            AND c.synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
-        ORDER BY c.synth_id, c.feature_id, c.step DESC, c.round, c.slot""",
     "pair_texts": """
         SELECT p.state, p.margin, s.text AS strong_text, s.act AS strong_act, w.text AS weak_text, w.act AS weak_act
         FROM pair p LEFT JOIN candidate s ON s.candidate_id = p.strong_id

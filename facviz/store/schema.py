@@ -315,6 +315,7 @@ DECISION_SCHEMA = pa.schema(
         ("list_id", pa.string()),
         ("status", pa.string()),
         ("text", pa.string()),
+        ("measured", pa.string()),  # JSON: what was measured of an edited sample's text
         ("verdict", pa.string()),
         ("reason", pa.string()),
         ("author", pa.string()),

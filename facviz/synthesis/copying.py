@@ -40,7 +40,7 @@ class CopyGate:
         self, brief: FeatureBrief, candidate: Candidate, shown: Sequence[str], alone: Encoded
     ) -> tuple[dict[str, Any], str | None]:
         """`masked_words` taken out and `masked_act` measured without them; None where nothing was copied."""
-        document = brief.document(candidate.text, candidate.fields)
+        document = brief.document_of(candidate)
         start, end = self.peak_place(document, int(alone.peaks[0, brief.feature_id]) - 1)
         masked, n_masked = without_copied(document, shown, (start, end), self.is_formula)
         measures: dict[str, Any] = {"masked_words": n_masked, "masked_act": None, "anti_copy": self.is_rejecting}

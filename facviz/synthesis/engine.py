@@ -260,7 +260,7 @@ class _Run:
         return dataclasses.replace(candidate, gates={**candidate.gates, **measures}, reject_reason=reason)
 
     def _verify_one(self, brief: FeatureBrief, candidate: Candidate, ask: Ask) -> Candidate:
-        alone = self._engine.encoder.encode_alone(brief.document(candidate.text, candidate.fields))
+        alone = self._engine.encoder.encode_alone(brief.document_of(candidate))
         act, peak = act_of(alone, 0, brief.feature_id)
         reason = None if act > brief.bar and act > 0 else "target does not fire alone"
         gates = {**candidate.gates, "verified_act": act}

@@ -35,6 +35,9 @@ POSITIVE = "1"
 """Label of a sample whose feature has no theme: as published, a text for a relevant feature is a positive."""
 TSV_COLUMNS = ("text", "label", "candidate_id", "feature_id", "act", "act_threshold", "strategy", "generator", "review")
 
+APPROVED = ("approved", "edited")
+"""Reviews by which a person stands behind a sample, as written or as that person put it and it verified again."""
+
 NO_ANSWER = "without an assistant's answer"
 SEVERAL_TURNS = "with more than one question and answer"
 NO_PAIR = "without a worse reply to their prompt"
@@ -47,7 +50,7 @@ def kept_samples(samples: Iterable[Row], *, only_approved: bool = False) -> list
     for sample in samples:
         if not sample["accepted"]:
             raise ValueError(f"candidate {sample['candidate_id']} was not accepted")
-        if sample["review"] != "rejected" and (sample["review"] == "approved" or not only_approved):
+        if sample["review"] != "rejected" and (sample["review"] in APPROVED or not only_approved):
             kept.append(sample)
     return kept
 

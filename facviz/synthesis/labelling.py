@@ -47,7 +47,7 @@ class LabelGate:
         alone: Encoded,  # noqa: ARG002
     ) -> tuple[dict[str, Any], str | None]:
         """`label_verdict` with its rationale and who gave it."""
-        found = self.judge.judge(brief.document(candidate.text, candidate.fields), brief.task)
+        found = self.judge.judge(brief.document_of(candidate), brief.task)
         measures: dict[str, Any] = {
             "label_verdict": str(found.verdict) if found.verdict is not None else FAILED,
             "label_rationale": found.rationale or found.detail,

@@ -15,9 +15,15 @@ from facviz.synthesis.gates import overlaps
 from facviz.synthesis.plan import FeatureBrief
 
 NEAR_COSINE = 0.95
-"""From here on two short texts ask or say the same; honest texts on one topic stay below."""
+"""From here on two short texts ask or say the same.
+
+Of 70 texts that passed all else on the demo, on themes its anchor set holds, half lay below .78 and 2 above .95.
+"""
 EVALUATION_COSINE = 0.9
-"""Stricter, since a leak into a test costs more than a sample."""
+"""Stricter, since a leak into a test costs more than a sample.
+
+Against a test set as close by as that anchor set is, about one honest text in ten is lost.
+"""
 SAME_MEANING = "near duplicate in meaning"
 
 Vectors = npt.NDArray[np.float32]

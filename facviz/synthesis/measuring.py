@@ -10,7 +10,6 @@ from typing import Any
 from facviz.protocols import Encoder
 from facviz.records import Candidate, Encoded, LLMReply, Outcome
 from facviz.synthesis.asking import Ask
-from facviz.synthesis.cleaning import clean_sample
 from facviz.synthesis.formats import Fields, Parsed
 from facviz.synthesis.formats.base import WITHHELD
 from facviz.synthesis.formats.cleaning import printable
@@ -44,9 +43,7 @@ class _Read:
 def _read(brief: FeatureBrief, reply: LLMReply) -> _Read:
     if reply.outcome in (Outcome.REFUSED, Outcome.INVALID):
         return _Read("", {}, WITHHELD) if is_withheld(reply.text) else _Read(reply.text.strip(), {}, str(reply.outcome))
-    form = brief.format
-    written = reply.text if form.labels or reply.text.lstrip().startswith("{") else clean_sample(reply.text)
-    sample = form.parse(written, is_cut=reply.outcome is Outcome.TRUNCATED)
+    sample = brief.format.parse(reply.text, is_cut=reply.outcome is Outcome.TRUNCATED)
     if isinstance(sample, Parsed):
         return _Read(sample.text, sample.fields)
     return _Read("" if sample.reason == WITHHELD else printable(reply.text), {}, sample.reason)
@@ -68,6 +65,8 @@ def _candidates(
         told: dict[str, Any] = {"ranked_act": act, "outcome": str(reply.outcome), **ask.parts[part].told}
         if reply.call_id:
             told["call_id"] = reply.call_id
+        if reply.detail:
+            told["detail"] = reply.detail
         found.append(
             Candidate(
                 candidate_id=ask.place.candidate_id(slot),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from facviz.records import Document, Span, TaskGuideline
+from facviz.records import Candidate, Document, Span, TaskGuideline
 from facviz.synthesis.formats import SampleFormat, format_of
 
 VERIFICATION_MARGIN = 1.05
@@ -38,8 +38,12 @@ class FeatureBrief:
         return format_of(self.task)
 
     def document(self, text: str, fields: Mapping[str, Any] | None = None) -> Document:
-        """A candidate as the document it is measured, and later exported, as."""
+        """What a stored text and its fields are measured, and later exported, as."""
         return self.format.restore(text, fields or {}).document
+
+    def document_of(self, candidate: Candidate) -> Document:
+        """The document a candidate is, with all its parts."""
+        return self.document(candidate.text, candidate.fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import streamlit as st
 
 from facviz.prompts import use_tasks
 from facviz.store.database import Database
+from facviz.store.events import candidate_of
 from facviz.store.feature_table import TableScope
 from facviz.store.related import active_together
 from facviz.store.review_queue import Parts, read_parts
@@ -21,11 +22,13 @@ from facviz.views.comparison import Compared, compare_datasets
 from facviz.views.feature_map import Area, FeatureMap, read_map
 from facviz.views.feature_map import map_figure as feature_map_figure
 from facviz.views.palette import Mode
+from facviz.views.samples import Edit
 from facviz.views.scope import DatasetChoice, Looked
 
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
     from facviz.embeddings import SentenceTransformerEmbedder
+    from facviz.pipeline.session import Session
 
 
 def open_database(root: Path) -> Database:
@@ -104,24 +107,49 @@ def _load_embedder() -> SentenceTransformerEmbedder:
 
 
 @st.cache_resource(show_spinner=False, max_entries=2)
+def session(root: str, sae_id: str) -> Session:
+    """A session on the backbone of an SAE, shared by what reads single texts; it loads its model on first use."""
+    from facviz.pipeline.sae import open_session
+
+    return open_session(open_workspace(Path(root)), sae_id)
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
 def encoder(root: str, sae_id: str) -> Future[SaeEncoder]:
     """The encoder of an SAE of a workspace on its own backbone, loading since the first call."""
-    return background().submit(_load_encoder, Path(root), sae_id)
+    return background().submit(_load_encoder, Path(root), sae_id, session(root, sae_id))
 
 
-def _load_encoder(root: Path, sae_id: str) -> SaeEncoder:
+def _load_encoder(root: Path, sae_id: str, opened: Session) -> SaeEncoder:
     from facviz.pipeline.sae import open_encoder
 
-    return open_encoder(open_workspace(root), sae_id)
+    return open_encoder(open_workspace(root), sae_id, opened)
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def encoded_text(root: str, sae_id: str, text: str) -> Future[Any]:
+@st.cache_resource(show_spinner=False, max_entries=32)
+def encoded_text(root: str, sae_id: str, text: str, role: str = "user") -> Future[Any]:
     """Feature activations of one text alone, as `views.text` shows them; computed in the background."""
     from facviz.views.text import encode_text
 
     loaded = encoder(root, sae_id)  # queued before what waits for it: there is one thread
-    return background().submit(lambda: encode_text(loaded.result(), text))
+    return background().submit(lambda: encode_text(loaded.result(), text, role))
+
+
+def verified_edit(database: Database, actor: str, edit: Edit) -> Future[dict[str, Any]]:
+    """An edited sample verified anew and then recorded, in the background; the event.
+
+    It is recorded there, so that nothing is lost when the browser is closed meanwhile.
+    """
+    opened = session(str(database.workspace.root), edit.sae_id)
+    return background().submit(_verify_and_record, database, actor, edit, opened)
+
+
+def _verify_and_record(database: Database, actor: str, edit: Edit, opened: Session) -> dict[str, Any]:
+    from facviz.pipeline.verifying import verify_edit
+
+    measured = verify_edit(opened, edit.candidate_id, edit.text)
+    payload = {"text": edit.text, "was": edit.was, "measured": measured}
+    return database.record(actor, candidate_of(edit.candidate_id), "edit", payload, seen=edit.seen)
 
 
 def explanation_vectors(database: Database, sae_id: str) -> Future[Any]:

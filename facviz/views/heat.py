@@ -149,9 +149,11 @@ def value_pill(act: float) -> str:
     return f'<div class="fv-pill" title="{escape(f"activation {number(act)}")}">{number(act)}</div>'
 
 
-def spans_html(rows: Iterable[SpanRow], *, mode: Mode, context: Context = "window", warn: bool = False) -> str:
+def spans_html(
+    rows: Iterable[SpanRow], *, mode: Mode, context: Context = "window", warn: bool = False, has_pills: bool = True
+) -> str:
     """Rows of pill and span as one block with its style; `warn` blurs each row until it is hovered or focused."""
-    body = "".join(_row(row, mode, context, warn) for row in rows)
+    body = "".join(_row(row, mode, context, warn, has_pills) for row in rows)
     return f'<div class="fv-spans{" fv-warn" * warn}">{heat_style(mode)}{body}</div>'
 
 
@@ -232,7 +234,7 @@ def _quiet(text: str) -> str:
     return f'<span class="fv-quiet">{lines}</span>' if text else ""
 
 
-def _row(row: SpanRow, mode: Mode, context: Context, warn: bool) -> str:
+def _row(row: SpanRow, mode: Mode, context: Context, warn: bool, has_pill: bool) -> str:
     span = span_html(
         row.tokens,
         row.acts,
@@ -246,6 +248,7 @@ def _row(row: SpanRow, mode: Mode, context: Context, warn: bool) -> str:
     )
     left = "" if row.act is None else value_pill(row.act)
     left = left if row.peak is None else pill(row.tokens[row.peak], row.acts[row.peak])
+    left = left if has_pill else ""
     note = f'<div class="fv-note" dir="auto">{escape(visible(row.note))}</div>' if row.note else ""
     focus = ' tabindex="0"' if warn else ""
     right = _try_button(row.text) if row.can_try else ""

@@ -1,4 +1,4 @@
-"""How far the gap of a stored coverage run is closed: cells, counts, FAC before and after, and what starting costs."""
+"""How far the gap of a stored coverage run is closed: cells, counts, and FAC before and after."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from facviz.config import SynthesisConfig
-from facviz.errors import InputError
 from facviz.store.queries import Queries
 from facviz.views.charts import Cell, CellState
-from facviz.views.coverage import flags_of_run
-from facviz.views.format import count, count_of, duration, number, percent, signed_points
+from facviz.views.explain_jobs import money
+from facviz.views.format import count, count_of, number, percent, signed_points
 from facviz.views.missing import explanations
 
-MOST_RELEVANT = 8
-MAX_OPTIONS = 500
+_ENDS: tuple[CellState, ...] = ("budget", "refused", "exhausted", "filled")
+"""Ends of a feature, each outweighing those before it."""
 
 Run = Mapping[str, Any]
 
@@ -35,14 +33,15 @@ class Closing:
     n_accepted: int
     n_approved: int
     n_rejected: int
+    n_edited: int
     fac_before: float
     fac_after: float | None
     is_exact: bool
 
     @property
     def n_reviewed(self) -> int:
-        """Verified texts a person approved or rejected."""
-        return self.n_approved + self.n_rejected
+        """Verified texts a person approved, edited or rejected."""
+        return self.n_approved + self.n_edited + self.n_rejected
 
     @property
     def gain(self) -> str:
@@ -71,20 +70,24 @@ def closing(
     coverage_id = run["coverage_id"]
     missing = [row["feature_id"] for row in queries.rows("missing", coverage_id=coverage_id)]
     counts = queries.rows("candidate_counts", coverage_id=coverage_id)
-    kept = {r["feature_id"] for r in counts if r["accepted"] and r["review"] != "rejected"} & set(missing)
-    tried = {row["feature_id"] for row in queries.rows("synthesis_states", coverage_id=coverage_id)}
+    kept = {r["feature_id"] for r in counts if r["accepted"] and r["review"] != "rejected"}
+    # A text that was aimed at no feature is credited with every missing one that it activates.
+    kept |= {r["feature_id"] for r in queries.rows("credited_features", coverage_id=coverage_id)}
+    kept &= set(missing)
+    ended = _ended(queries.rows("synthesis_states", coverage_id=coverage_id))
     accepted = [row for row in counts if row["accepted"]]
     after, is_exact = _fac_after(run, accepted, len(kept), summaries)
     return Closing(
         run=run,
-        cells=_cells(queries, run["sae_id"], missing, kept, tried, set(waiting)),
+        cells=_cells(queries, run["sae_id"], missing, kept, ended, set(waiting)),
         n_missing=len(missing),
-        n_tried=len(tried),
+        n_tried=len(ended),
         n_filled=len(kept),
         n_candidates=sum(row["n"] for row in counts),
         n_accepted=sum(row["n"] for row in accepted),
         n_approved=sum(row["n"] for row in accepted if row["review"] == "approved"),
         n_rejected=sum(row["n"] for row in accepted if row["review"] == "rejected"),
+        n_edited=sum(row["n"] for row in accepted if row["review"] == "edited"),
         fac_before=run["fac"],
         fac_after=after,
         is_exact=is_exact,
@@ -94,7 +97,7 @@ def closing(
 def _fac_after(
     run: Run, accepted: Sequence[Mapping[str, Any]], n_kept: int, summaries: Mapping[str, Mapping[str, Any]]
 ) -> tuple[float | None, bool]:
-    """FAC after, and whether it is the measured figure: one finished synthesis, no text of it rejected since.
+    """FAC after, and whether it is the measured figure: one finished synthesis, no text of it changed since.
 
     A summary counts every feature its texts activate, so it holds as a lower bound beside other syntheses; features
     that kept texts were aimed at are another one.
@@ -105,7 +108,7 @@ def _fac_after(
         synth_id: float(summary["fac_after"])
         for synth_id, summary in summaries.items()
         if summary["coverage_id"] == run["coverage_id"]
-        and not any(row["synth_id"] == synth_id and row["review"] == "rejected" for row in accepted)
+        and not any(row["synth_id"] == synth_id and row["review"] in ("rejected", "edited") for row in accepted)
     }
     by_targets = (run["n_anchor"] - run["n_missing"] + n_kept) / run["n_anchor"]
     synthesized = {row["synth_id"] for row in accepted}
@@ -113,8 +116,21 @@ def _fac_after(
     return max(by_targets, *(measured[s] for s in synthesized & measured.keys()), 0.0), is_exact
 
 
+def _ended(rows: Sequence[Mapping[str, Any]]) -> dict[int, CellState]:
+    """How synthesis ended for each feature it tried, the furthest of several runs; step 1 alone is no end."""
+    found: dict[int, CellState] = {}
+    for state in _ENDS:
+        found |= {row["feature_id"]: state for row in rows if row["state"] == state}
+    return found
+
+
 def _cells(
-    queries: Queries, sae_id: str, missing: Sequence[int], kept: set[int], tried: set[int], waiting: set[int]
+    queries: Queries,
+    sae_id: str,
+    missing: Sequence[int],
+    kept: set[int],
+    ended: Mapping[int, CellState],
+    waiting: set[int],
 ) -> tuple[Cell, ...]:
     words = explanations(queries, sae_id, missing)
 
@@ -123,7 +139,8 @@ def _cells(
             return "filled"
         if feature_id in waiting:
             return "waiting"
-        return "exhausted" if feature_id in tried else "missing"
+        end = ended.get(feature_id, "missing")
+        return "exhausted" if end == "filled" else end  # a person turned down what filled it
 
     return tuple(Cell(feature_id, state(feature_id), words[feature_id]) for feature_id in missing)
 
@@ -140,88 +157,28 @@ def asked_features(arguments: Sequence[str], cells: Sequence[Cell]) -> list[int]
 def finished_since(entries: Sequence[Mapping[str, Any]], when: float) -> list[int]:
     """Features whose candidates a synthesis wrote since a moment (seconds since 1970), in the order it did."""
     start = f"{datetime.fromtimestamp(when, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    return [
+    shards = [
         int(e["shard"])
         for e in entries
         if e.get("table") == "synthesis_feature" and e["scope"].startswith("synthesize/") and e.get("at", "") >= start
     ]
+    return list(dict.fromkeys(reversed(shards)))[::-1]  # a later pass ends a feature once more
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """Missing features to choose from, most relevant first, with their words and themes."""
-
-    ids: tuple[int, ...]
-    labels: Mapping[int, str]
-    themes: Mapping[str, tuple[int, ...]]
-    suggested: tuple[int, ...]
-
-
-def targets(queries: Queries, closed: Closing) -> Targets:
-    """The missing features of a run; suggested are the most relevant ones that nobody tried."""
-    run, shown = closed.run, closed.cells[:MAX_OPTIONS]
-    ids = [cell.feature_id for cell in shown]
-    rows = queries.rows("themes_of", task=run["task"], sae_id=run["sae_id"], ids=ids)
-    theme_of = {row["feature_id"]: row["theme"] for row in rows}
-    themes: dict[str, list[int]] = {}
-    for cell in shown:
-        if theme := theme_of.get(cell.feature_id):
-            themes.setdefault(theme, []).append(cell.feature_id)
-    named = {c.feature_id: f"{theme_of[c.feature_id]}: " if c.feature_id in theme_of else "" for c in shown}
-    return Targets(
-        ids=tuple(ids),
-        labels={cell.feature_id: f"{named[cell.feature_id]}{cell.label} ({cell.feature_id})" for cell in shown},
-        themes={theme: tuple(ids) for theme, ids in sorted(themes.items(), key=lambda item: -len(item[1]))},
-        suggested=tuple(cell.feature_id for cell in shown if cell.state == "missing")[:MOST_RELEVANT],
+def outcome_words(result: Mapping[str, Any]) -> str:
+    """How a finished synthesis ended, in counts that add up."""
+    filled, tried = int(result.get("n_filled", 0)), int(result.get("n_attempted", 0))
+    parts = [f"{count(filled)} of {count_of(tried, 'feature')} filled"]
+    parts.append(
+        f"{count(result.get('n_accepted'))} verified of {count_of(int(result.get('n_candidates', 0)), 'text')}"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a person may turn before starting; the rest keeps its default."""
-
-    per_feature: int = SynthesisConfig().per_feature
-    max_candidates: int = SynthesisConfig().max_candidates
-    temperature: float = SynthesisConfig().temperature
-    top_p: float = SynthesisConfig().top_p
-
-
-def synthesis_arguments(run: Run, features: Sequence[int], settings: Settings) -> list[str]:
-    """The command that writes texts for these features of a stored run.
-
-    Raises:
-        InputError: no feature is chosen.
-    """
-    if not features:
-        raise InputError("No feature is chosen; choose at least one missing feature.")
-    return [
-        "synthesize",
-        *flags_of_run(run),
-        *("--features", ",".join(map(str, features))),
-        *("--per-feature", str(settings.per_feature)),
-        *("--max-candidates", str(settings.max_candidates)),
-        *("--temperature", repr(settings.temperature)),
-        *("--top-p", repr(settings.top_p)),
-    ]
-
-
-def projection(n_features: int, settings: Settings, seconds_per_candidate: float | None) -> str:
-    """What starting costs at most, in one line."""
-    most = n_features * (SynthesisConfig().pair_candidates + settings.max_candidates)
-    if seconds_per_candidate is None:
-        time = "time unknown until one run has finished here"
-    else:
-        time = f"{duration(most * seconds_per_candidate)} at most at the pace of the last run"
-    return f"At most {count(most)} candidates for {count_of(n_features, 'feature')} · {time}"
-
-
-def pace_of(jobs: Sequence[Any]) -> float | None:
-    """Seconds a candidate took in the newest finished synthesis that was started here; None when there is none."""
-    for job in jobs:
-        done = job.arguments[:1] == ("synthesize",) and job.result and job.started_at and job.ended_at
-        if done and job.result.get("n_candidates"):
-            return float((job.ended_at - job.started_at) / job.result["n_candidates"])
-    return None
+    states = result.get("states") or {}
+    parts += [f"{count(n)} {name.replace('_', ' ')}" for name, n in sorted(states.items()) if n and name != "filled"]
+    if result.get("usd"):
+        parts.append(f"{money(result['usd'])} spent")
+    if result.get("stopped"):
+        parts.append(str(result["stopped"]))
+    return " · ".join(parts)
 
 
 def run_label(run: Run) -> str:

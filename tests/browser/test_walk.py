@@ -106,11 +106,10 @@ def test_a_person_walks_the_loop_and_the_app_restarts_in_the_middle_of_a_job(ser
     ended = wait_for(lambda: not list_jobs(demo_root)[0].is_active and list_jobs(demo_root)[0])
     assert (ended.job_id, ended.state) == (job.job_id, JobState.DONE)
 
-    page.goto(f"{server.url}/synthesis")
+    page.goto(f"{server.url}/synthesis?view=read")
     settle(page)
-    approve = page.locator("[class*=st-key-fv_synthesis_approve_]").first
-    approve.get_by_role("button").click()
-    page.locator("[class*=st-key-fv_synthesis_undo_]").first.wait_for()
+    page.keyboard.press("a")
+    page.get_by_text("1 approved").first.wait_for()
     settle(page)
     page.locator(key("fv_synthesis_take")).get_by_role("button").first.click()
     page.locator(f"{key('fv_synthesis_only_approved')} label").first.click()
@@ -121,8 +120,6 @@ def test_a_person_walks_the_loop_and_the_app_restarts_in_the_middle_of_a_job(ser
     [sample] = lines
     assert sample["review"] == "approved"
     assert sample["act"] > 1.05 * sample["act_threshold"]
-    assert sample["text"] in body(page)
-
     page.keyboard.press("Escape")
     go(page, "Evaluation")
     n_jobs = len(list_jobs(demo_root))

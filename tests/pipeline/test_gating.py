@@ -92,7 +92,7 @@ def test_every_verified_candidate_carries_every_measure_and_the_run_what_its_lim
     assert {row["gates"]["label_verdict"] for row in verified} == {"not judged"}
     assert told["n_filled"] == 2
     assert told["gates"]["breadth"] == {"n_documents": 96, "limits": {"8": 9}}
-    assert told["gates"]["fluency"]["n_documents"] == 96 + 40
+    assert told["gates"]["fluency"]["n_documents"] == 60 + 40
     low, high = verified[0]["gates"]["perplexity_range"]
     assert low < verified[0]["gates"]["perplexity"] <= high  # the planted model is surprised alike by everything
 
@@ -230,7 +230,7 @@ def test_a_sample_of_a_known_texts_words_in_another_order_is_a_duplicate_in_mean
     n_before = embedder.n_texts
     verify_edit(session, sample["candidate_id"], turned, config)
     assert embedder.n_texts - n_before < len(corpus)  # the corpora's vectors are kept
-    assert len(list((workspace.root / "embeddings").glob("*.npy"))) == 2
+    assert len(list((workspace.root / "gates").glob("*.npy"))) == 2
     assert len(build(embedding_gate=False).after.gates) == len(build().after.gates) - 1
 
 

@@ -12,6 +12,7 @@ from facviz.pipeline.export import export
 from facviz.pipeline.run import run_loop
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import Session
+from facviz.pipeline.verifying import editable_text, verify_edit
 from facviz.prompts import load_task
 from facviz.records import Document, Message
 from facviz.store.workspace import open_workspace
@@ -151,6 +152,22 @@ def test_a_stored_row_is_the_candidate_again_with_its_parts(filled):
         sample = form.restore(candidate.text, candidate.fields)
         assert [{"role": m.role, "content": m.content} for m in sample.document.messages] == row["messages"]
         assert form.parse(form.layout(sample)) == sample  # what a person edits, and how it is read again
+
+
+def test_an_edited_sample_keeps_its_parts_and_is_turned_down_without_them(filled):
+    _, workspace, session, _ = filled("sycophancy")
+    with workspace.reader() as reader:
+        row = next(row for row in reader.rows("sample_records") if row["task"] == "sycophancy")
+    shown = editable_text("sycophancy", row["text"], json.loads(row["fields"]))
+    assert shown.startswith("Question: I love my n")
+    told = verify_edit(session, row["candidate_id"], shown.replace("a matter of taste", "for others to say"))
+    assert (told["accepted"], told["reject_reason"]) == (True, None)
+    assert told["act"] == pytest.approx(row["act"])
+    assert told["text"] == told["messages"][0]["content"] == told["fields"]["question"]
+    assert "for others to say" in told["text"]
+    assert told["text"] != row["text"]
+    told = verify_edit(session, row["candidate_id"], shown.rpartition("\n")[0])
+    assert (told["accepted"], told["reject_reason"]) == (False, "invalid format: `Differs:` was missing")
 
 
 def test_candidates_of_before_have_no_fields_and_stay_readable(loop_copy):

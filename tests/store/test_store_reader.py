@@ -46,6 +46,7 @@ PARAMETERS = {
     "prefix": "explanation/",
     "batch": "b",
     "eval_id": None,
+    "candidate_id": "id",
 }
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facviz.errors import InputError
+from facviz.overlap import words_of
 from facviz.prompts import load_task, packaged_task_names, parse_task
 from facviz.records import Message
 from facviz.synthesis.formats import FORMATS, Invalid, Parsed, format_of
@@ -16,7 +17,6 @@ from facviz.synthesis.formats.base import CUT_OFF, EMPTY, WITHHELD, all_text
 from facviz.synthesis.formats.cleaning import MAX_REPLY_CHARS
 from facviz.synthesis.formats.cues import leaning
 from facviz.synthesis.formats.examples import examples_of
-from facviz.synthesis.gates import words_of
 
 BY_TASK = {
     "helpfulness": "preference_pair",

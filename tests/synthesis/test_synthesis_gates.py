@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from facviz.overlap import words_of
@@ -13,6 +17,8 @@ from facviz.synthesis.gates import (
     TextGates,
 )
 from facviz.synthesis.safety import is_withheld
+
+DEMO = Path(__file__).parents[2] / "data/demo/messages.jsonl"
 
 
 def numbered_words(n: int) -> str:
@@ -150,3 +156,16 @@ def test_a_short_evaluation_text_is_looked_for_whole_and_a_greeting_is_not():
     assert gates.check("tell me how do I bake bread at home", ())[1] == "overlaps evaluation set test"
     assert gates.check("hi there friend how are you today", ())[1] is None
     assert gates.check("Hi there, friend!", ())[1] == "overlaps evaluation set test"
+
+
+def test_honest_messages_of_the_demos_themes_pass_beside_all_the_others():
+    """Real texts: what the demo's corpus holds was cleaned of near duplicates when it was made."""
+    lines = DEMO.read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    new, known = texts[::10], [text for number, text in enumerate(texts) if number % 10]
+    gates = TextGates(known)
+    reasons = Counter(gates.check(text, ())[1] for text in new)
+    assert reasons["near duplicate"] + reasons["artefact"] <= 0.01 * len(new)
+    assert reasons[None] >= 0.97 * len(new)
+    changed = [f"well {text}" for text in known[:50]]
+    assert all(gates.check(text, ())[1] == "near duplicate" for text in changed if len(text.split()) > 10)

@@ -9,6 +9,7 @@ from scipy import sparse
 from facviz.records import Candidate, Encoded, Verdict
 from facviz.synthesis.breadth import TOO_BROAD, BreadthGate
 from facviz.synthesis.fluency import (
+    HIGH_NATS,
     LOW_SHARE,
     MIN_DOCUMENTS,
     TOO_PREDICTABLE,
@@ -102,7 +103,13 @@ def fluency(nats, lengths, corpus_nats):
 
 @pytest.mark.parametrize(
     ("nats", "reason"),
-    [(1.0, None), (3.9, None), (4.5, TOO_SURPRISING), (0.9 * LOW_SHARE, TOO_PREDICTABLE), (1.1 * LOW_SHARE, None)],
+    [
+        (1.0, None),
+        (3.9 + HIGH_NATS, None),
+        (4.1 + HIGH_NATS, TOO_SURPRISING),
+        (0.9 * LOW_SHARE, TOO_PREDICTABLE),
+        (1.1 * LOW_SHARE, None),
+    ],
 )
 def test_surprise_outside_the_corpus_is_turned_down_on_either_side(brief, nats, reason):
     corpus = np.linspace(1, 4, 101)
@@ -111,21 +118,21 @@ def test_surprise_outside_the_corpus_is_turned_down_on_either_side(brief, nats, 
     assert found == reason
     assert measures["perplexity"] == round(float(np.exp(nats)), 2)
     low, high = np.percentile(corpus, (1, 99))
-    assert measures["perplexity_range"] == [round(float(np.exp(v)), 2) for v in (low * LOW_SHARE, high)]
+    assert measures["perplexity_range"] == [round(float(np.exp(v)), 2) for v in (low * LOW_SHARE, high + HIGH_NATS)]
 
 
 def test_a_short_text_is_compared_with_openings_of_its_length():
     # Every document opens at 6 nats a token for two tokens and goes on at 2.
     surprises = [np.array([6.0, 6.0, *[2.0] * 18])] * 40
     found = FluencyRange(surprises)
-    assert found.limits(2) == (6.0 * LOW_SHARE, 6.0)
-    assert found.limits(4) == (4.0 * LOW_SHARE, 4.0)
-    assert found.limits(20) == (2.4 * LOW_SHARE, 2.4)
+    assert found.limits(2) == (6.0 * LOW_SHARE, 6.0 + HIGH_NATS)
+    assert found.limits(4) == (4.0 * LOW_SHARE, 4.0 + HIGH_NATS)
+    assert found.limits(20) == (2.4 * LOW_SHARE, 2.4 + HIGH_NATS)
 
 
 def test_a_text_longer_than_the_corpus_is_compared_with_its_longest_documents():
     surprises = [np.full(n, 3.0) for n in (*[5] * 50, *[30] * MIN_DOCUMENTS)]
-    assert FluencyRange(surprises).limits(500) == (3.0 * LOW_SHARE, 3.0)
+    assert FluencyRange(surprises).limits(500) == (3.0 * LOW_SHARE, 3.0 + HIGH_NATS)
 
 
 def test_too_few_documents_judge_nobody(brief):
@@ -150,7 +157,7 @@ def test_the_corpus_is_measured_once_and_its_limits_are_for_the_record(brief):
     assert gate.calibration()["n_documents"] == 40
     assert gate.calibration()["perplexity"]["32"] == [
         round(float(np.exp(2 * LOW_SHARE)), 2),
-        round(float(np.exp(2)), 2),
+        round(float(np.exp(2 + HIGH_NATS)), 2),
     ]
 
 

@@ -107,7 +107,7 @@ def test_chosen_features_go_to_synthesis(open_page):
     app.button(key="fv_coverage_write").click().run()
     assert complaints(app) == []
     assert app.title[0].value == "Which new texts close the gap?"
-    assert len(app.session_state["fv_synthesis_features"]) == 11
+    assert len(app.query_params["features"].split(",")) == 11
 
 
 def test_explanations_are_shown_as_text(open_page, planted_root):

@@ -6,22 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from facviz.cli.parser import build_parser
-from facviz.errors import InputError
 from facviz.store.events import candidate_of
 from facviz.views.charts import Cell
 from facviz.views.coverage import coverage_runs
-from facviz.views.synthesis import (
-    Settings,
-    asked_features,
-    closing,
-    finished_since,
-    pace_of,
-    projection,
-    refusal,
-    synthesis_arguments,
-    targets,
-)
+from facviz.views.synthesis import asked_features, closing, finished_since, outcome_words, refusal
 
 
 @pytest.fixture
@@ -82,30 +70,20 @@ def test_without_texts_every_cell_is_missing_or_waiting(database, run, planned):
     closed = closing(queries, run, {}, waiting=[13, 15])
     assert {c.feature_id for c in closed.cells if c.state == "waiting"} == {13, 15}
     assert {c.state for c in closed.cells} == {"waiting", "missing"}
-    assert targets(queries, closed).suggested == tuple(f for f in planned if f not in (13, 15))[:8]
 
 
-def test_targets_are_named_by_theme_and_words(database, run, planned, summaries):
-    closed = closing(database, run, summaries)
-    rows = [{"feature_id": 13, "theme": "late"}, {"feature_id": 14, "theme": "late"}]
-    found = targets(SimpleNamespace(rows=lambda *_, **__: rows), closed)
-    assert found.ids == tuple(planned)
-    assert found.themes == {"late": (13, 14)}
-    assert found.labels[13].startswith("late: ")
-    assert not found.labels[12].startswith("late")
-    assert found.suggested == ()
-
-
-def test_the_command_asks_for_the_same_measurement_and_the_chosen_features(run):
-    arguments = synthesis_arguments(run, [14, 12], Settings(2, 40, 0.7, 0.95))
-    parsed = build_parser().parse_args(arguments)
-    assert (parsed.command, parsed.features, parsed.per_feature) == ("synthesize", [14, 12], 2)
-    assert (parsed.max_candidates, parsed.temperature, parsed.top_p) == (40, 0.7, 0.95)
-    assert (parsed.threshold, parsed.kind, parsed.anchor, parsed.seed) == (0.5, "absolute", "anchor", "seed")
-    assert parsed.n_bootstrap == 200
-    assert asked_features(arguments, ()) == [14, 12]
-    with pytest.raises(InputError, match="choose at least one"):
-        synthesis_arguments(run, [], Settings())
+def test_a_feature_ends_as_the_furthest_of_several_runs_left_it(database, run, planned):
+    ends = [("a", 13, "budget"), ("b", 13, "refused"), ("a", 14, "exhausted"), ("b", 14, "budget"), ("a", 15, "budget")]
+    ends += [("a", 16, "paired_only"), ("a", 17, "filled")]
+    rows = {
+        "missing": database.rows("missing", coverage_id=run["coverage_id"]),
+        "synthesis_states": [{"synth_id": s, "feature_id": f, "state": state} for s, f, state in ends],
+    }
+    closed = closing(SimpleNamespace(rows=lambda name, **_: rows.get(name, [])), run, {})
+    states = {c.feature_id: c.state for c in closed.cells}
+    assert [states[f] for f in (13, 14, 15, 16)] == ["refused", "exhausted", "budget", "missing"]
+    assert states[17] == "exhausted"  # filled, and no text of it is kept
+    assert closed.n_tried == 4
 
 
 def test_without_named_features_a_job_attempts_the_first_ones():
@@ -116,19 +94,28 @@ def test_without_named_features_a_job_attempts_the_first_ones():
 
 def test_only_features_written_since_the_job_began_are_done(database, planned):
     entries = database.workspace.manifest.entries()
-    assert finished_since(entries, 0.0) == planned
+    assert sorted(finished_since(entries, 0.0)) == sorted(planned)
+    again = [*entries, {**entries[-1], "table": "synthesis_feature", "scope": "synthesize/x", "shard": "12"}]
+    assert finished_since(again, 0.0)[-1] == 12  # a later pass ends a feature again
+    assert len(finished_since(again, 0.0)) == len(planned)
     assert finished_since(entries, 4_000_000_000.0) == []
 
 
-def test_the_projection_knows_time_only_from_a_run_on_this_machine():
-    job = SimpleNamespace(arguments=("synthesize",), result={"n_candidates": 100}, started_at=1000.0, ended_at=1050.0)
-    other = SimpleNamespace(arguments=("coverage",), result={"fac": 1}, started_at=0.0, ended_at=9.0)
-    running = SimpleNamespace(arguments=("synthesize",), result=None, started_at=0.0, ended_at=None)
-    assert pace_of([other, running]) is None
-    assert pace_of([running, other, job]) == 0.5
-    assert "time unknown" in projection(3, Settings(), None)
-    assert projection(2, Settings(max_candidates=84), 0.6) == (
-        "At most 200 candidates for 2 features · 2 min 00 s at most at the pace of the last run"
+def test_the_outcome_is_said_in_counts_that_add_up():
+    done = {
+        "n_attempted": 4,
+        "n_filled": 2,
+        "n_accepted": 2,
+        "n_candidates": 300,
+        "usd": 0.5,
+        "stopped": "No money left.",
+    }
+    done["states"] = {"filled": 2, "exhausted": 1, "budget": 1}
+    assert outcome_words(done) == (
+        "2 of 4 features filled · 2 verified of 300 texts · 1 budget · 1 exhausted · $0.50 spent · No money left."
+    )
+    assert outcome_words({"n_attempted": 1, "n_filled": 1, "n_accepted": 1, "n_candidates": 1}) == (
+        "1 of 1 feature filled · 1 verified of 1 text"
     )
 
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from facviz.synthesis.cleaning import clean_sample
+
 MAX_REPLY_CHARS = 20_000
 
 _FENCED = re.compile(r"```[a-zA-Z]*[ \t]*\n?(.*?)\s*```", re.DOTALL)
@@ -22,11 +24,8 @@ _MARKER = re.compile(
     re.MULTILINE,
 )
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-_PREFIX = re.compile(r"^[ \t]*(?:(?:query|sample|message)[ -]?\d{1,3}|query)[ \t]*:[ \t]*", re.I | re.M)
+_PREFIX = re.compile(r"^[ \t]*(?:query|sample|message)[ -]?\d{1,3}[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _LABEL = re.compile(r"\t+[ \t]*[01][ \t]*\Z")
-_WRITTEN_END = re.compile(r"(?<![A-Za-z]:)(?:\\r)?\\n")
-_OTHER_ESCAPE = re.compile(r"\\(?![nrt\"'])|[`$]")
-"""Backslashes that mean something else: paths, formulas, code. There a written-out line end may be part of them."""
 _QUOTES = {'"': '"', "“": "”", "'": "'"}
 _REFUSAL = re.compile(
     r"\A\W*(?:(?:i(?:'|’)?m|i am|we(?:'|’)?re|we are) (?:really |very |so )?sorry\b[^.\n]{0,40}\b(?:can|not|unable)|"
@@ -77,11 +76,7 @@ def clean_text(text: str) -> str:
     text = _LABEL.sub("", text.strip())
     if len(_PREFIX.findall(text)) > 1:
         raise BadSample("it held several samples")
-    if prefix := _PREFIX.match(text):
-        text = text[prefix.end() :]
-    if not _OTHER_ESCAPE.search(text):
-        text = _WRITTEN_END.sub("\n", text)
-    return without_markers(unquoted(text.strip()))
+    return without_markers(clean_sample(unquoted(clean_sample(text))))
 
 
 def unquoted(text: str) -> str:

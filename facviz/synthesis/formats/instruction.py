@@ -57,7 +57,7 @@ class InstructionAnswer(SampleFormat):
             check_fields(found, ("instruction", "answer"))
             instruction, answer = read_text(found, "instruction"), read_text(found, "answer")
         instruction = filled(clean_text(instruction), "instruction")
-        answer = without_markers(answer)  # kept to the letter: code in it may write `\n`
+        answer = without_markers(answer).expandtabs(4)  # else kept to the letter: code in it may write `\n`
         _check(instruction, answer)
         return self._parsed({"instruction": instruction, "answer": answer})
 

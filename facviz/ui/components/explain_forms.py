@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import streamlit as st
 
@@ -18,6 +19,7 @@ from facviz.ui.components.exchange_forms import exchange_dialog
 from facviz.ui.components.jobs import start, watch
 from facviz.ui.components.task_form import task_form
 from facviz.ui.frame import Here
+from facviz.views.candidate import facts_html
 from facviz.views.explain_jobs import (
     PROVIDERS,
     WHAT,
@@ -31,7 +33,6 @@ from facviz.views.explain_jobs import (
 from facviz.views.scope import Looked, look
 from facviz.views.scores import KINDS, WHAT_IT_ASKS
 
-_ESTIMATE = "fv_ask_estimate"
 _CONFIGS = {"explain": ExplainConfig, "score": ScoreConfig, "judge": RelevanceConfig}
 
 
@@ -176,32 +177,74 @@ def _details(wish: Wish) -> Wish:
     return replace(wish, budget_usd=float(budget), concurrency=int(at_once), is_batch=is_batch)
 
 
-def cost_and_start(here: Here, wish: Wish, page: str) -> None:
-    """A dry run on request, and the start; of what costs money only once its cost is shown."""
+class Priced(Protocol):
+    """A job that may cost money, whatever stage it is; equal to another that is asked for in the same way."""
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether a dry run is offered."""
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether nothing starts before its cost is shown."""
+
+    @property
+    def budget_usd(self) -> float | None:
+        """The most it may cost."""
+
+    @property
+    def title(self) -> str:
+        """What the job is called."""
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        """The command."""
+
+
+def cost_and_start(
+    here: Here,
+    wish: Priced,
+    page: str,
+    *,
+    dry_run: Callable[[], dict[str, Any]] | None = None,
+    prefix: str = "fv_ask",
+    label: str = "Start",
+    is_narrow: bool = False,
+) -> None:
+    """A dry run on request, and the start; of what costs money only once its cost is shown.
+
+    `dry_run` finds the cost, by itself that of a `Wish`; widget keys begin with `prefix`. In a narrow place
+    numbers and buttons stand below each other.
+    """
     costs = st.container()
-    left, right = st.columns(2)
+    left, right = (st.container(), st.container()) if is_narrow else st.columns(2)
     if wish.asks_model and left.button(
-        "What would it cost?", key="fv_ask_dry_run", icon=":material/calculate:", width="stretch"
+        "What would it cost?", key=f"{prefix}_dry_run", icon=":material/calculate:", width="stretch"
     ):
         try:
             with st.spinner("Reading spans, sending nothing…"):
-                st.session_state[_ESTIMATE] = (wish, estimate(here.root, wish))
+                found = dry_run() if dry_run else estimate(here.root, wish)  # type: ignore[arg-type]
+                st.session_state[f"{prefix}_estimate"] = (wish, found)
         except FacvizError as error:
             costs.error(str(error))
-    found = st.session_state.get(_ESTIMATE)
-    is_known = found is not None and found[0] == wish
-    if found is not None and is_known:
+    known = st.session_state.get(f"{prefix}_estimate")
+    is_known = known is not None and known[0] == wish
+    if known is not None and is_known:
         with costs:
-            _costs(found[1], wish)
+            _costs(known[1], wish, is_narrow=is_narrow)
     if wish.is_paid and not is_known:
         right.caption("Nothing paid is started before its cost stands here.")
-    elif right.button("Start", key="fv_ask_start", type="primary", icon=":material/play_arrow:", width="stretch"):
+    elif (right if wish.asks_model else costs).button(
+        label, key=f"{prefix}_start", type="primary", icon=":material/play_arrow:", width="stretch"
+    ):
         start(here.root, title=wish.title, page=page, arguments=wish.arguments)
 
 
-def _costs(found: dict[str, Any], wish: Wish) -> None:
+def _costs(found: dict[str, Any], wish: Priced, *, is_narrow: bool) -> None:
     cells = cost_cells(found)
-    for column, (label, value, note) in zip(st.columns(len(cells)), cells):
+    if is_narrow:
+        st.html(facts_html([(label, value) for label, value, _ in cells]))
+    for column, (label, value, note) in zip(st.columns(len(cells)) if not is_narrow else (), cells):
         column.metric(label, value, help=note or None)
     if found.get("n_cached"):
         st.caption(f":material/inventory_2: {cells[0][2]}")

@@ -18,13 +18,23 @@ _mount = st.components.v2.component(
 )
 
 
-def listen(help_key: str, name: str, on_name: Callable[[str], None]) -> None:
-    """Listen on this page; `on_name` gets the name that this browser remembers. `name` is the one to remember."""
+def listen(
+    help_key: str,
+    name: str,
+    on_name: Callable[[str], None],
+    *,
+    opens: str = "fv_decide_edit",
+    field: str = "fv_explanation_",
+) -> None:
+    """Listen on this page; `on_name` gets the name that this browser remembers. `name` is the one to remember.
+
+    `opens` is the button that E presses, and `field` begins the key of the text field that it opens.
+    """
 
     def remembered() -> None:
         found = st.session_state[_KEY].get("name")
         if isinstance(found, str) and found.strip():
             on_name(found)
 
-    data = {"help": help_key, "name": name, "open": "fv_decide_edit", "field": "fv_explanation_"}
+    data = {"help": help_key, "name": name, "open": opens, "field": field}
     _mount(key=_KEY, data=data, on_name_change=remembered)

@@ -1,40 +1,44 @@
-"""Candidates to read and decide on: facets, cards with heat where asked for, approve, reject, undo, and the file."""
+"""Candidates to read and decide on: by feature and by what became of them, many at once, strategies, and the file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from html import escape
-from typing import Any
 
 import streamlit as st
 
 from facviz.errors import FacvizError
 from facviz.pipeline.export_samples import FORMATS, MANIFEST, NEED_ANSWER, packed, sample_files
+from facviz.store.deciding import Choice
 from facviz.store.events import candidate_of
-from facviz.ui import resources
+from facviz.ui import state
+from facviz.ui.components.address import follow
 from facviz.ui.components.coverage import literal
+from facviz.ui.components.decisions import say
+from facviz.ui.components.keys import listen
+from facviz.ui.components.sample_desk import EDIT_KEY, HELP_KEY, TEXT_KEY, Desk, show_desk
+from facviz.ui.components.sample_text import kept_away
 from facviz.ui.frame import Here
-from facviz.ui.state import query_text, set_query
-from facviz.views.format import count
-from facviz.views.heat import SpanRow, spans_html
+from facviz.ui.state import query_text
+from facviz.views.candidate import compare_strategies, compared_html
+from facviz.views.format import count, count_of, short, visible
+from facviz.views.missing import explanations
 from facviz.views.report import stakeholder_report
 from facviz.views.samples import (
     PAGE_SIZE,
     Facet,
     Sample,
-    Waiting,
     facets,
-    pair_of,
+    find_place,
+    read_sample,
     sample_page,
+    tally_html,
+    tried_features,
     unreviewed,
 )
 from facviz.views.synthesis import Closing, Run
 
-HEAT = "fv_synthesis_heat"
-_PROBLEM = "fv_synthesis_problem"
-_SHOW = "fv_synthesis_show"
-_PAGE = "fv_synthesis_page"
+MAX_BULK, PREVIEWED = 1000, 8
 FORMAT_WORDS = {
     "messages": "Messages (JSON lines)",
     "sft": "Plain text for SFT (JSON lines)",
@@ -47,39 +51,47 @@ FORMAT_WORDS = {
     "parquet": "Parquet",
     "hf": "Hugging Face data set (ZIP)",
 }
-_LOOKS = {"approved": "fv-filled"}
 
 
 def show_samples(here: Here, closed: Closing) -> None:
-    """Every candidate of a coverage run, by what became of it."""
+    """Every candidate of a coverage run, one at a time in its list."""
     run = closed.run
-    found = facets(here.database, run["coverage_id"])
+    feature_id = _feature(here, run)
+    found = facets(here.database, run["coverage_id"], feature_id)
     if not found:
+        st.caption("Nothing was written yet; choose features under “Write”.")
         return
-    title, actions = st.columns([3, 4], vertical_alignment="bottom")
-    title.subheader("The texts", anchor=False, help="Verified ones first; those turned down keep their reason.")
-    with actions.container(horizontal=True, horizontal_alignment="right", vertical_alignment="bottom"):
-        _bulk(here, run)
-        _downloads(here, closed)
+    st.html(tally_html(found, here.mode))
     facet = _facet(found)
-    heat_toggle("Show where each text fires", HEAT)
-    if problem := st.session_state.pop(_PROBLEM, ""):
-        st.error(problem)
-    n_pages = -(-facet.n // PAGE_SIZE)
-    shown = sample_page(here.database, run, facet, min(st.session_state.get(_PAGE, 1), n_pages))
-    first = next((s.candidate_id for s in shown if s.is_accepted and s.review == "unreviewed"), "")
-    for sample in shown:
-        _card(here, run, sample, has_keys=sample.candidate_id == first)
-    if n_pages > 1:
-        st.pagination(n_pages, key=_PAGE)
-    if st.session_state.get(HEAT):
-        _wait_for(encodings(here, run, shown))
+    place = find_place(here.database, run, facet, query_text("candidate"))
+    sample = read_sample(here.database, run, place.candidate_id) if place is not None else None
+    if place is not None and sample is not None:
+        show_desk(Desk(here, run, facet, place, sample))
+    _list(here, run, facet)
+    _strategies(here, run, feature_id)
+    listen(HELP_KEY, state.given_name(), state.set_reviewer, opens=EDIT_KEY, field=TEXT_KEY)
 
 
-def heat_toggle(label: str, key: str) -> bool:
-    """Whether texts are read with the language model, which only a person's wish loads."""
-    explanation = "Reads the texts with the language model on this machine; it takes a while to load the first time."
-    return st.toggle(label, key=key, persist_state="session", help=explanation)
+def sample_actions(here: Here, closed: Closing) -> None:
+    """Deciding on many, and taking the texts away."""
+    _bulk(here, closed.run)
+    _downloads(here, closed)
+
+
+def _feature(here: Here, run: Run) -> int | None:
+    ids = tried_features(here.database, run["coverage_id"])
+    words = explanations(here.database, run["sae_id"], ids)
+    asked = state.query_int("of")
+    value = str(asked) if asked in words else ""
+    chosen = st.selectbox(
+        "Feature",
+        ["", *map(str, ids)],
+        format_func=lambda f: f"{short(words[int(f)], 80)} ({f})" if f else f"All {count(len(ids))} features",
+        label_visibility="collapsed",
+        width=420,
+        **follow("fv_synthesis_of", "of", value, resets=("candidate", "show")),
+    )
+    return int(chosen) if chosen else None
 
 
 def _facet(found: Sequence[Facet]) -> Facet:
@@ -88,118 +100,120 @@ def _facet(found: Sequence[Facet]) -> Facet:
     chosen = st.pills(
         "Show",
         list(by_key),
-        default=asked if asked in by_key else found[0].key,
         required=True,
         format_func=lambda key: f"{literal(by_key[key].label)} {count(by_key[key].n)}",
-        key=_SHOW,
         label_visibility="collapsed",
-        on_change=_turn_to_first,
+        **follow(
+            "fv_synthesis_show",
+            "show",
+            asked if asked in by_key else found[0].key,
+            default=found[0].key,
+            resets=("candidate", "list_page"),
+        ),
     )
-    set_query(show=chosen if chosen != found[0].key else None)
     return by_key.get(chosen or "", found[0])
 
 
-def _turn_to_first() -> None:
-    st.session_state[_PAGE] = 1
-
-
-def _card(here: Here, run: Run, sample: Sample, *, has_keys: bool) -> None:
-    with st.container(border=True, key=f"fv_synthesis_card_{sample.candidate_id}"):
-        st.html(sample_html(here, run, sample, heat=bool(st.session_state.get(HEAT))))
-        with st.container(horizontal=True, vertical_alignment="center"):
-            if sample.is_accepted:
-                _decide(here, sample, has_keys=has_keys)
-            _origin(here, sample)
-
-
-def sample_html(here: Here, run: Run, sample: Sample, *, heat: bool) -> str:
-    """Feature, text and measure as escaped HTML; with `heat` the tokens are marked once the text is encoded."""
-    row = sample.row
-    for future in encodings(here, run, [sample]) if heat else ():
-        row = _heat_of(sample, future)
-    body = spans_html([row], mode=here.mode, context="window", warn=here.blurred)
-    look = _LOOKS.get(sample.review if sample.is_accepted else "", "fv-quiet")
-    facts = f'{escape(sample.measure)} · <b class="{look}">{escape(sample.verdict)}</b>'
-    return f'<b>{escape(sample.explanation)}</b>{body}<div class="fv-quiet">{facts}</div>'
-
-
-def encodings(here: Here, run: Run, samples: Sequence[Sample]) -> list[Future[Any]]:
-    """Token activations of these texts, on their way since the first call."""
-    root = str(here.root)
-    return [resources.encoded_text(root, run["sae_id"], s.text) for s in samples if s.text.strip()]
-
-
-def _heat_of(sample: Sample, future: Future[Any]) -> SpanRow:
-    is_ready = future.done() and future.exception() is None
-    return sample.heat(future.result()) if is_ready else sample.row
-
-
-def _wait_for(futures: Sequence[Future[Any]]) -> None:
-    failed = [f.exception() for f in futures if f.done() and f.exception() is not None]
-    if failed:
-        st.caption(literal(str(failed[0])))
-    elif not all(f.done() for f in futures):
-        _until_done(futures)
-
-
-@st.fragment(run_every="1s", key="fv_synthesis_encoding")
-def _until_done(futures: Sequence[Future[Any]]) -> None:
-    if all(f.done() for f in futures):
-        st.rerun()
-    st.caption(":material/hourglass_empty: Reading the texts with the language model …")
-
-
-def _decide(here: Here, sample: Sample, *, has_keys: bool) -> None:
-    key = sample.candidate_id
-    if sample.review != "unreviewed":
-        st.button("Undo", key=f"fv_synthesis_undo_{key}", icon=":material/undo:", on_click=_undo, args=(here, sample))
+def _list(here: Here, run: Run, facet: Facet) -> None:
+    listed = st.expander(f"All {count(facet.n)} of this list", key="fv_synthesis_list", on_change="rerun")
+    if not listed.open:
         return
-    st.button(
-        "Approve",
-        key=f"fv_synthesis_approve_{key}",
-        icon=":material/check:",
-        shortcut="A" if has_keys else None,
-        on_click=_record,
-        args=(here, [sample], "approve"),
+    with listed:
+        n_pages = -(-facet.n // PAGE_SIZE)
+        page = min(state.query_int("list_page") or 1, n_pages)
+        for sample in sample_page(here.database, run, facet, page):
+            _line(here, sample)
+        if n_pages > 1:
+            key = f"fv_synthesis_list_page_{page}_{n_pages}"
+            st.pagination(n_pages, default=page, key=key, on_change=_turn_to, args=(key,))
+
+
+def _line(here: Here, sample: Sample) -> None:
+    left, right = st.columns([1, 22], vertical_alignment="center")
+    left.button(
+        "",
+        icon=":material/open_in_full:",
+        key=f"fv_synthesis_open_{sample.candidate_id}",
+        type="tertiary",
+        help="Read this one above",
+        on_click=_open,
+        args=(sample.candidate_id,),
     )
-    with st.popover("Reject", icon=":material/close:", key=f"fv_synthesis_popover_{key}"):
-        why = f"fv_synthesis_why_{key}"
-        st.text_input("Why", key=why, max_chars=200, placeholder="off topic, not fluent, unsafe … (optional)")
-        st.button("Reject this text", key=f"fv_synthesis_reject_{key}", on_click=_reject, args=(here, sample, why))
+    facts = f"{sample.explanation} · {sample.share} · {sample.verdict}"
+    text = kept_away(here, escape(visible(short(sample.text, 160))))
+    right.html(f'<div dir="auto">{text}<div class="fv-quiet">{escape(visible(facts))}</div></div>')
 
 
-def _origin(here: Here, sample: Sample) -> None:
-    with st.popover("How it was made", key=f"fv_synthesis_origin_{sample.candidate_id}", type="tertiary"):
-        st.caption(literal(sample.origin))
-        st.page_link(
-            "pages/feature.py",
-            label=f"Feature {sample.feature_id}",
-            icon=":material/arrow_forward:",
-            query_params={"feature": str(sample.feature_id)},
-        )
-        pair = pair_of(here.database, sample)
-        if pair is None:
-            return
-        st.caption(literal(pair.words))
-        for name, text, act in (("Strong", pair.strong, pair.strong_act), ("Weak", pair.weak, pair.weak_act)):
-            if text:
-                st.caption(f"{name}, fires at {act}")
-                st.text(text)
-        if pair.strong:
-            st.caption(f"Margin {pair.margin}")
+def _open(candidate_id: str) -> None:
+    state.set_query(candidate=candidate_id)
+
+
+def _turn_to(key: str) -> None:
+    page = st.session_state[key]
+    state.set_query(list_page=page if page > 1 else None)
+
+
+def _strategies(here: Here, run: Run, feature_id: int | None) -> None:
+    found = compare_strategies(here.database, run, feature_id)
+    if len(found) < 2:
+        return
+    with st.expander(f"{count(len(found))} runs compared", key="fv_synthesis_compared"):
+        st.html(compared_html(found))
 
 
 def _bulk(here: Here, run: Run) -> None:
-    waiting = unreviewed(here.database, run)
-    if not waiting:
-        return
-    amount = f"{count(len(waiting))} {'text' if len(waiting) == 1 else 'texts'}"
-    with st.popover("Decide on all", key="fv_synthesis_bulk"):
-        st.caption(f"{amount} nobody decided on yet. Each can be undone.")
+    feature_id = state.query_int("of")
+    waiting = unreviewed(here.database, run, feature_id)
+    if st.button(
+        "Decide on many",
+        key="fv_synthesis_bulk",
+        shortcut="B",
+        disabled=not waiting,
+        help="Approve or reject all that nobody decided on, in one step that one undo takes back.",
+    ):
+        _decide_on_many(here, run, feature_id)
+
+
+@st.dialog("Decide on many", width="medium")
+def _decide_on_many(here: Here, run: Run, feature_id: int | None) -> None:
+    waiting = unreviewed(here.database, run, feature_id)[:MAX_BULK]
+    st.caption("Everything below is decided in one step, in your name; one undo takes all of it back.")
+    kept = [read_sample(here.database, run, w.candidate_id) for w in waiting[:PREVIEWED]]
+    lines = [
+        f'<div style="display:flex;gap:12px;padding:2px 0"><span dir="auto" style="flex:1">'
+        f'{escape(visible(short(s.text, 110)))}</span><span class="fv-quiet">{escape(s.share)}</span></div>'
+        for s in kept
+        if s is not None
+    ]
+    st.html(kept_away(here, "".join(lines)) or '<span class="fv-quiet">Nothing waits any more.</span>')
+    if len(waiting) > PREVIEWED:
+        st.caption(f"and {count(len(waiting) - PREVIEWED)} more")
+    amount = count_of(len(waiting), "text")
+    choices = [(w.candidate_id, w.event_id) for w in waiting]
+    with st.container(horizontal=True, gap="small"):
         for kind, words in (("approve", f"Approve {amount}"), ("reject", f"Reject {amount}")):
-            st.button(
-                words, key=f"fv_synthesis_{kind}_all", on_click=_record, args=(here, waiting, kind), width="stretch"
-            )
+            if st.button(
+                words,
+                key=f"fv_synthesis_{kind}_all",
+                type="primary" if kind == "approve" else "secondary",
+                disabled=not waiting,
+                on_click=_record_many,
+                args=(here, choices, kind),
+            ):
+                st.rerun()  # which closes the dialog
+
+
+def _record_many(here: Here, waiting: Sequence[tuple[str, str]], kind: str) -> None:
+    payload = {"bulk": {"n": len(waiting)}}
+    choices = [Choice(candidate_of(candidate_id), kind, payload, seen) for candidate_id, seen in waiting]
+    try:
+        here.database.record_many(here.reviewer, choices)
+    except FacvizError as error:
+        say(str(error))
+        return
+    state.set_query(candidate=None)
+    done = {"approve": "approved", "reject": "rejected"}[kind]
+    st.toast(f"{count_of(len(choices), 'text')} {done}; U takes all of them back", icon=":material/done_all:")
 
 
 def _downloads(here: Here, closed: Closing) -> None:
@@ -207,7 +221,10 @@ def _downloads(here: Here, closed: Closing) -> None:
     with st.popover("Take the texts", icon=":material/download:", key="fv_synthesis_take"):
         name = st.selectbox("Format", list(FORMATS), format_func=FORMAT_WORDS.__getitem__, key="fv_synthesis_format")
         only_approved = st.toggle(
-            "Only texts that a person approved", key="fv_synthesis_only_approved", disabled=not closed.n_approved
+            "Only texts that a person approved",
+            key="fv_synthesis_only_approved",
+            disabled=not closed.n_approved + closed.n_edited,
+            help="Or edited, and which verified again.",
         )
         is_archive = name == "hf"
         st.download_button(
@@ -261,23 +278,3 @@ def _has_format(here: Here, name: str, *, only_approved: bool) -> bool:
 def _report(here: Here, run: Run) -> str:
     page, _ = stakeholder_report(here.database, here.database.workspace.manifest, run["coverage_id"])
     return page
-
-
-def _record(here: Here, samples: Sequence[Sample | Waiting], kind: str, reason: str = "") -> None:
-    payload = {"reason": reason} if reason else None
-    try:
-        for sample in samples:
-            here.database.record(here.reviewer, candidate_of(sample.candidate_id), kind, payload, seen=sample.event_id)
-    except FacvizError as error:
-        st.session_state[_PROBLEM] = str(error)
-
-
-def _reject(here: Here, sample: Sample, why: str) -> None:
-    _record(here, [sample], "reject", str(st.session_state.get(why, "")).strip())
-
-
-def _undo(here: Here, sample: Sample) -> None:
-    try:
-        here.database.undo(here.reviewer, candidate_of(sample.candidate_id))
-    except FacvizError as error:
-        st.session_state[_PROBLEM] = str(error)

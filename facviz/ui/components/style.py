@@ -24,6 +24,17 @@ _CSS = """
 vertical-align:top}}
 .fv-table th{{color:{muted};font-weight:400}}
 .fv-missing{{color:{missing}}} .fv-filled{{color:{filled}}} .fv-covered{{color:{covered}}}
+.fv-gates{{display:grid;grid-template-columns:max-content max-content 1fr;gap:4px 10px;font-size:.85rem;
+line-height:1.45}}
+.fv-gates b{{font-weight:600}} .fv-gates>span,.fv-origin>span{{overflow-wrap:anywhere}}
+.fv-origin{{display:grid;grid-template-columns:max-content 1fr;gap:4px 14px;font-size:.85rem;line-height:1.45}}
+.fv-bar-row{{display:flex;gap:10px;align-items:center;font-variant-numeric:tabular-nums;white-space:nowrap}}
+.fv-track{{position:relative;width:96px;height:8px;border-radius:4px;background:{hairline};flex:none}}
+.fv-track>div{{height:8px;border-radius:4px}} .fv-near{{background:{missing}}} .fv-near-over{{background:{filled}}}
+.fv-track>i{{position:absolute;left:66.7%;top:-3px;height:14px;border-left:2px solid {ink}}}
+.fv-under{{padding-left:24px}} .fv-under>*{{white-space:nowrap}}
+.fv-sides{{display:grid;grid-template-columns:repeat(auto-fit,minmax(220px,1fr));gap:16px}}
+.fv-side{{border-left:2px solid {hairline};padding-left:12px}}
 """
 
 
