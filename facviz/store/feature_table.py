@@ -13,6 +13,7 @@ import numpy as np
 
 from facviz.errors import InputError
 from facviz.records import Floats
+from facviz.store.coverage_parts import COVERAGE_PARTS
 from facviz.store.queries import Queries
 from facviz.store.schema import MODE
 
@@ -39,22 +40,7 @@ SORTS = {
 ASIDE = ("share_a", "share_b", "q")
 """Columns that a ranking made elsewhere can bring along; NULL in a table without them."""
 
-_MACHINE = """
-WITH run AS (
-    SELECT c.threshold_kind, c.act_threshold, a.dataset_id AS anchor_id, s.dataset_id AS seed_id,
-        CASE c.level WHEN 'yes' THEN 3 WHEN 'probably' THEN 2 ELSE 1 END AS lowest_rank
-    FROM coverage_run c JOIN dataset a ON a.name = c.anchor JOIN dataset s ON s.name = c.seed
-    WHERE c.coverage_id = $coverage_id LIMIT 1),
-stats AS (SELECT * FROM feature_stats WHERE sae_id = $sae_id AND mode = $mode),
-reached AS (
-    SELECT a.feature_id, a.max_act > delta AND s.max_act > delta AND NOT a.is_always_on AS in_both
-    FROM (SELECT t.*, CASE threshold_kind WHEN 'relative' THEN act_threshold * p95_act ELSE act_threshold END AS delta
-        FROM stats t JOIN run ON t.dataset_id = run.anchor_id) a
-    JOIN (SELECT t.* FROM stats t JOIN run ON t.dataset_id = run.seed_id) s USING (feature_id)),
-tried AS (
-    SELECT feature_id, bool_or(state = 'filled') AS is_filled,
-        bool_or(state IN ('exhausted', 'refused')) AS is_exhausted
-    FROM synthesis_feature WHERE coverage_id = $coverage_id GROUP BY feature_id),
+_JUDGED_AND_JOINED = """
 judged AS (
     SELECT feature_id, arg_min(verdict, CASE WHEN source = $source THEN 0 ELSE 1 END) AS verdict, max(theme) AS theme,
         bool_or(verdict <> 'no') AS is_relevant
@@ -62,14 +48,16 @@ judged AS (
 SELECT t.feature_id, t.density, t.n_docs, t.max_act, t.is_dead, t.is_always_on, e.text, e.author_kind, e.auroc,
     e.outcome = 'explained' AS is_explained,
     j.verdict, nullif(j.theme, '') AS theme, coalesce(j.is_relevant, false) AS is_relevant, m.n_anchor_docs,
-    coalesce(r.in_both, false) AS in_both, (SELECT lowest_rank FROM run) AS lowest_rank,
+    coalesce(r.in_anchor AND r.in_seed AND NOT r.is_always_on, false) AS in_both,
+    (SELECT lowest FROM run) AS lowest_rank,
     CASE WHEN m.feature_id IS NULL THEN '' WHEN y.is_filled THEN 'filled' WHEN y.is_exhausted THEN 'exhausted'
         ELSE 'missing' END AS gap
 FROM stats t LEFT JOIN (SELECT * FROM best_explanation WHERE sae_id = $sae_id) e USING (feature_id)
 LEFT JOIN judged j USING (feature_id)
 LEFT JOIN (SELECT * FROM missing_feature WHERE coverage_id = $coverage_id) m USING (feature_id)
-LEFT JOIN tried y USING (feature_id) LEFT JOIN reached r USING (feature_id)
+LEFT JOIN tried y USING (feature_id) LEFT JOIN reach r USING (feature_id)
 WHERE t.dataset_id = $dataset_id ORDER BY t.feature_id"""
+_MACHINE = ",".join(("WITH" + COVERAGE_PARTS, _JUDGED_AND_JOINED))
 """What machines know of every feature: nothing in it follows from a decision, so that it can be kept."""
 _TABLE = """
 said AS (SELECT * FROM decision WHERE kind = 'explanation' AND sae_id = $sae_id),

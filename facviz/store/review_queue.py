@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facviz.store.coverage_parts import COVERAGE_PARTS
 from facviz.store.feature_table import TableScope
 from facviz.store.queries import Queries
 
@@ -39,24 +40,7 @@ STATUSES = ("unreviewed", "accepted", "edited", "rejected", "unsure", "flagged",
 STATES = ("none", "covered", "filled", "exhausted", "missing")
 """In the order of the numbers in `Queue.state`."""
 
-_PARTS = """
-run AS (
-    SELECT c.threshold_kind, c.act_threshold, a.dataset_id AS anchor_id, s.dataset_id AS seed_id,
-        CASE c.level WHEN 'yes' THEN 3 WHEN 'probably' THEN 2 ELSE 1 END AS lowest,
-        CASE c.level WHEN 'yes' THEN 0.5 WHEN 'probably' THEN 0.4 ELSE 0.3 END AS lowest_cosine
-    FROM coverage_run c JOIN dataset a ON a.name = c.anchor JOIN dataset s ON s.name = c.seed
-    WHERE c.coverage_id = $coverage_id LIMIT 1),
-stats AS (SELECT * FROM feature_stats WHERE sae_id = $sae_id AND mode = $mode),
-reach AS (
-    SELECT a.feature_id, a.is_always_on, a.max_act > delta AS in_anchor, s.max_act > delta AS in_seed,
-        delta > 0 AND (abs(a.max_act / delta - 1) <= 0.2 OR abs(s.max_act / delta - 1) <= 0.2) AS is_near
-    FROM (SELECT t.*, CASE threshold_kind WHEN 'relative' THEN act_threshold * p95_act ELSE act_threshold END AS delta
-        FROM stats t JOIN run ON t.dataset_id = run.anchor_id) a
-    JOIN (SELECT t.* FROM stats t JOIN run ON t.dataset_id = run.seed_id) s USING (feature_id)),
-tried AS (
-    SELECT feature_id, bool_or(state = 'filled') AS is_filled,
-        bool_or(state IN ('exhausted', 'refused')) AS is_exhausted
-    FROM synthesis_feature WHERE coverage_id = $coverage_id GROUP BY feature_id),
+_OWN_PARTS = """
 verdicts AS (
     SELECT feature_id, source, score, source <> $source AS place,
         CASE verdict WHEN 'yes' THEN 3 WHEN 'probably' THEN 2 WHEN 'maybe' THEN 1 ELSE 0 END AS step
@@ -106,6 +90,7 @@ valued AS (
             WHEN state = 1 THEN 0.5 WHEN is_below THEN 0.3 ELSE 0.1 END) AS effect,
         greatest(0.1, 0.5 * weak + 0.3 * disagreement + 0.2 * near_level) AS uncertainty
     FROM parts)"""
+_PARTS = ",".join((COVERAGE_PARTS, _OWN_PARTS))
 _PEOPLE = """
 held AS (SELECT feature_id, status, author, "at" FROM decision WHERE kind = 'explanation' AND sae_id = $sae_id),
 own AS (SELECT * FROM opinion WHERE kind = 'explanation' AND sae_id = $sae_id),
