@@ -153,18 +153,23 @@ def _claim(name: str, study: Mapping[str, Any], pair: tuple[str, str], deltas: S
         return []
     at = [d for d in deltas if not study["gap"]["by_delta"][f"{d:g}"]["saturated"]]
     found = {d: _ordering(study, pair, d) for d in at}
-    failed = [d for d, o in found.items() if o["value"] < 0]
+    even = [d for d, o in found.items() if o["value"] == o["low"] == o["high"] == 0]
+    at = [d for d in at if d not in even]
+    failed = [d for d in at if found[d]["value"] < 0]
     clear = [d for d, o in found.items() if o["low"] > 0 or o["high"] < 0]
     claim = f"`{name}`: {pair[0]} ≥ {pair[1]}"
-    if not failed:
-        verdict = f"holds at every unsaturated δ ({listed(at)})"
+    same = f"; at {listed(even)} both cover the same targets" if even else ""
+    if not at:
+        verdict = "is not decided at any unsaturated δ"
+    elif not failed:
+        verdict = f"holds at every unsaturated δ that tells them apart ({listed(at)})"
     elif len(failed) == len(at):
         verdict = f"**does not hold** at any unsaturated δ ({listed(at)})"
     else:
         verdict = f"holds at δ {listed([d for d in at if d not in failed])} and **not** at {listed(failed)}"
     unclear = [d for d in at if d not in clear]
     sure = "" if not unclear else f"; at {listed(unclear)} the interval of the difference includes zero"
-    return [f"{claim} {verdict}{sure}."]
+    return [f"{claim} {verdict}{sure}{same}."]
 
 
 def _best_baseline(name: str, study: Mapping[str, Any]) -> list[str]:

@@ -308,6 +308,8 @@ class LLMRequest:
     """Name and version of the template it was made from, for the record."""
     steering: SteeringVector | None = None
     """Pushes the model while it writes; a client that cannot raises `LLMError`."""
+    avoid: tuple[str, ...] = ()
+    """Texts no long run of which is to be written again; only a client that picks the tokens itself can see to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,7 +290,7 @@ def test_the_reading_says_what_holds_where_and_what_does_not(record):
     text = synthesis_report.report(record)
     assert "| `paper` | 960 | 60 % (55–65) |" in text
     assert "`some`: paper ≥ one-step holds at δ 0.75, 1 and **not** at 1.25; at 1, 1.25 the interval" in text
-    assert "`some`: one-step ≥ plain holds at every unsaturated δ (0.75, 1, 1.25)." in text
+    assert "`some`: one-step ≥ plain holds at every unsaturated δ that tells them apart (0.75, 1, 1.25)." in text
     assert "`some`: paper+steered did not run, so its goal of 80 % is open." in text
     assert "the best baseline at δ 1 is evol, 20 %; `paper`, 60 %, is above." in text
     assert "turned down 3 by paper (accepted 100)" in text
@@ -304,8 +304,24 @@ def test_a_saturated_delta_decides_nothing(record):
     study = record["studies"]["some"]
     study["gap"]["by_delta"]["1.25"]["saturated"] = True
     text = synthesis_report.report(record)
-    assert "`some`: paper ≥ one-step holds at every unsaturated δ (0.75, 1); at 1 the interval" in text
+    assert (
+        "`some`: paper ≥ one-step holds at every unsaturated δ that tells them apart (0.75, 1); at 1 the interval"
+        in text
+    )
     assert "Saturated as well: relative 1.25." in text
+
+
+def test_a_delta_at_which_neither_covers_more_decides_nothing(record):
+    study = record["studies"]["some"]
+    study["orderings"][2] |= {"value": 0.0, "low": 0.0, "high": 0.0}
+    text = synthesis_report.report(record)
+    assert "paper ≥ one-step holds at every unsaturated δ that tells them apart (0.75, 1); at 1 the interval" in text
+    assert "includes zero; at 1.25 both cover the same targets." in text
+    for found in study["orderings"][:3]:
+        found |= {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert "paper ≥ one-step is not decided at any unsaturated δ; at 0.75, 1, 1.25 both" in synthesis_report.report(
+        record
+    )
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.85, "reached"), (0.5, "**not reached**")])

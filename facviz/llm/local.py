@@ -3,6 +3,7 @@
 Replies are sampled by a loop of its own: those of many requests in one batch that shrinks as replies end, and without
 sorting the vocabulary at every step, which would cost as much as the model (measured with 32 replies on two cores).
 A request with a steering vector is pushed by it from the last token of its prompt on, each row of a batch by its own.
+Texts to avoid are never repeated at length.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from transformers import DynamicCache
 
 from facviz.backbone import Backbone, Renderer
 from facviz.errors import LLMError
+from facviz.llm.avoiding import RUN_TOKENS, Avoided, rule_out
 from facviz.llm.steering import Push, mean_divergence
 from facviz.records import LLMReply, LLMRequest, Outcome
 
@@ -83,6 +85,7 @@ class LocalChat:
         next_place = mask.sum(-1)
         replies = torch.full((len(source), first.max_tokens), end, device=device)
         running = torch.arange(len(source), device=device)
+        avoided = [Avoided(self._backbone.tokenizer, request.avoid) for request in requests]
         for step in range(first.max_tokens):
             if step:
                 mask = torch.nn.functional.pad(mask, (0, 1), value=1)
@@ -93,6 +96,8 @@ class LocalChat:
                 last = replies[running, step - 1].unsqueeze(1)
                 logits = model(input_ids=last, past_key_values=cache, use_cache=True, **padding).logits[:, -1]
                 next_place = next_place + 1
+            if step >= RUN_TOKENS:
+                rule_out(logits, avoided, source.tolist(), replies[running, step - RUN_TOKENS : step].tolist())
             n_running = torch.bincount(source, minlength=len(requests)).tolist()
             tokens = draw_tokens(logits, first.temperature, first.top_p, generators, n_running)
             replies[running, step] = tokens

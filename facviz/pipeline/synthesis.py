@@ -28,7 +28,7 @@ from facviz.protocols import Encoder, LLMClient
 from facviz.records import PLAIN_TEXT, Candidate, Document, LLMRequest, TaskGuideline
 from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
-from facviz.synthesis.asking import Asker, planned_batches
+from facviz.synthesis.asking import ASKING_VERSION, Asker, planned_batches
 from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts
 from facviz.synthesis.baselines import BASELINES, PLAIN, RANDOM_FEATURE, baseline_templates, check_baseline
 from facviz.synthesis.engine import Synthesizer
@@ -131,7 +131,7 @@ class _Stage:
         _refuse(measured)
         config = _resolved(config)
         task = load_task(measured["task"])
-        told: list[object] = [GATES_VERSION, *map(template_text, _templates(config, task))]
+        told: list[object] = [GATES_VERSION, ASKING_VERSION, *map(template_text, _templates(config, task))]
         told += [task.format] if task.format != PLAIN_TEXT else []
         told += [TUNING] if config.strategy in PUSHED else []
         # Both steps belong to one synthesis run: `guided` continues from the pairs an earlier `pairs` made.

@@ -14,6 +14,8 @@ from facviz.synthesis.order import batch_sizes
 from facviz.synthesis.plan import BatchPlace, FeatureBrief
 from facviz.synthesis.strategies import PAIRS, TUNE, Prompted, Step, Strategy, Turn
 
+ASKING_VERSION = 3
+"""Raised when the same plan may bring other texts, so that synthesis is not taken for done."""
 REPLIES_A_DRAW = 4
 """Replies to one request with drawn axes, of a model that samples; of another it is one."""
 AXES_SAID_SMALL, AXES_SAID = 2, 4
@@ -142,4 +144,5 @@ class Asker:
             schema=prompted.schema,
             prompt=prompted.prompt,
             steering=prompted.steering,
+            avoid=prompted.shown,
         )

@@ -221,6 +221,7 @@ def _request(config: SynthesisConfig, place: BatchPlace, part: int, prompted: Pr
         rng_seed=place.rng_seed(config.rng_seed, part),
         schema=prompted.schema,
         prompt=prompted.prompt,
+        avoid=prompted.shown,
     )
 
 

@@ -15,7 +15,6 @@ from facviz.synthesis.safety import is_withheld
 CONTRAST_TEMPLATE = "synthesize_contrast.v1"
 GUIDED_TEMPLATE = "synthesize_guided.v1"
 EVIDENCE_TEMPLATE = "synthesize_evidence.v1"
-SPANS_BESIDE_PAIR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +31,21 @@ def guided_messages(brief: FeatureBrief, strong: Candidate | None, weak: Candida
     """Guided by a pair, or by anchor spans where the feature has none.
 
     The pair stands in it as an answer that was turned down and one that was praised: a model that can only continue
-    the conversation then continues from the strong one. Quoting both in one request made a small model copy them.
+    the conversation then continues from the strong one. Quoting both in one request made a small model copy them. All
+    spans stand before it: the strong text of a few tries is often weaker than they are.
     """
     if strong is None or weak is None:
         return _by_evidence(brief)
     messages, shown = pair_messages(brief)
     request = request_text(brief)
     turns = [
-        *messages[: 1 + 2 * SPANS_BESIDE_PAIR],
-        Message("user", request),
+        *messages,
         Message("assistant", weak.text),
         Message("user", render(CONTRAST_TEMPLATE, request=request)),
         Message("assistant", strong.text),
         Message("user", render(GUIDED_TEMPLATE, request=request)),
     ]
-    return Guided(tuple(turns), (*shown[:SPANS_BESIDE_PAIR], weak.text, strong.text), GUIDED_TEMPLATE)
+    return Guided(tuple(turns), (*shown, weak.text, strong.text), GUIDED_TEMPLATE)
 
 
 def _by_evidence(brief: FeatureBrief) -> Guided:

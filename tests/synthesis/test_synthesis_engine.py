@@ -88,6 +88,7 @@ def test_step_one_shows_every_span_and_asks_for_the_words_and_the_explanation(br
     assert {m.content for m in request.messages if m.role == "user"} == {request_text(brief)}
     assert "mirror" in request_text(brief)
     assert brief.explanation in "".join(m.content for m in request.messages)
+    assert request.avoid == tuple(s.text for s in brief.spans)
 
 
 def test_step_two_shows_the_strong_text_as_right_and_the_weak_one_as_wrong(brief, synthesis, numbered):
@@ -95,6 +96,7 @@ def test_step_two_shows_the_strong_text_as_right_and_the_weak_one_as_wrong(brief
     result = engine.fill(brief)
     strong, weak = step_of(result, "pairs")
     assert (result.pair.strong_id, result.pair.weak_id) == (strong.candidate_id, weak.candidate_id)
+    assert engine.client.requests[1].avoid == (*(s.text for s in brief.spans), weak.text, strong.text)
     guided = engine.client.requests[1].messages
     said = [m.content for m in guided]
     assert [m.content for m in guided if m.role == "assistant"] == [
