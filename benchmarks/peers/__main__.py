@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--environments", type=Path, default=cache_root() / "peers", help="folder of the environments")
     parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS), help="measure only these peers")
     parser.add_argument("--sizes", nargs="+", type=int, choices=TOKENS, default=list(TOKENS), help="widths d_sae")
+    parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES))
     parser.add_argument("--quick", action="store_true", help="one learning rate and few tokens: to see that all works")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are written")
     return parser
@@ -88,7 +89,7 @@ def _measure_all(options: argparse.Namespace) -> dict[str, Any]:
     rates = QUICK_LEARNING_RATES if options.quick else LEARNING_RATES
     runs: list[dict[str, Any]] = []
     probes: list[dict[str, Any]] = []
-    for architecture in ARCHITECTURES:
+    for architecture in options.architectures:
         for d_sae in options.sizes:
             job = Job(str(folder), "", architecture, d_sae, tokens[d_sae], rates[0])
             settings = {side.name: _fastest_setting(side, job, probes) for side in sides}

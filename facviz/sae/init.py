@@ -57,7 +57,7 @@ def _centre_and_scale(sample: Tensor) -> tuple[Tensor, float]:
     if rows.ndim != 2 or len(rows) < 2 or not bool(torch.isfinite(rows).all()):
         raise SaeError("The sample of activations needs at least two rows of finite values; capture more tokens.")
     mean = rows.mean(0)
-    mean_square_norm = float((rows - mean).square().sum(1).mean())
+    mean_square_norm = float((rows - mean).norm()) ** 2 / len(rows)
     if mean_square_norm <= 0:
         raise SaeError("All sampled activations are identical, so no SAE can be trained on them; check the layer.")
     return mean, float((rows.shape[1] / mean_square_norm) ** 0.5)
@@ -69,4 +69,5 @@ def offset_ratio(sample: Tensor) -> float:
     Source: arXiv 2605.31518; above about 1, centring decides whether features live.
     """
     rows = sample.to(torch.float64)
-    return float(rows.mean(0).norm() / rows.std(0, correction=0).norm())
+    mean = rows.mean(0)
+    return float(mean.norm() / (rows - mean).norm() * len(rows) ** 0.5)

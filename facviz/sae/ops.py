@@ -42,8 +42,13 @@ class Pattern:
         """The pattern of codes; their values are dropped."""
         counts = torch.bincount(codes.indices, minlength=d_sae)
         feature_offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        order = codes.indices.argsort(stable=True)
+        order = codes.indices.to(_narrowest(d_sae)).argsort(stable=True)
         return cls(codes.indices, codes.offsets, codes.tokens, order, feature_offsets)
+
+
+def _narrowest(n: int) -> torch.dtype:
+    """Smallest type for ids below n: sorting is by the byte."""
+    return next((t for t in (torch.int16, torch.int32) if n <= torch.iinfo(t).max), torch.int64)
 
 
 def sum_by_token(pattern: Pattern, values: Tensor, table: Tensor) -> Tensor:
@@ -74,18 +79,17 @@ def _bag(indices: Tensor, table: Tensor, offsets: Tensor, weights: Tensor) -> Te
 
 class _EncodeAt(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, pattern: Pattern) -> Tensor:
-        ctx.save_for_backward(x, W_enc)
+    def forward(ctx: Any, centred: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, pattern: Pattern) -> Tensor:  # noqa: ARG004
+        ctx.save_for_backward(centred, W_enc)
         ctx.pattern = pattern
-        return dots_at(pattern, x, W_enc) + b_enc[pattern.features]
+        return dots_at(pattern, centred, W_enc) + b_enc[pattern.features]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, W_enc = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor, Tensor, None]:
+        centred, W_enc = ctx.saved_tensors
         grad, pattern = grads[0].contiguous(), ctx.pattern
         grad_b_enc = torch.zeros(len(W_enc), device=grad.device).index_add_(0, pattern.features, grad)
-        grad_x = sum_by_token(pattern, grad, W_enc)
-        return grad_x, sum_by_feature(pattern, grad, x), grad_b_enc, None
+        return None, sum_by_feature(pattern, grad, centred), grad_b_enc, -(grad_b_enc @ W_enc), None
 
 
 class _DecodeAt(Function):
@@ -102,9 +106,12 @@ class _DecodeAt(Function):
         return dots_at(pattern, grad, W_dec), sum_by_feature(pattern, values, grad), None
 
 
-def encode_at(x: Tensor, W_enc: Tensor, b_enc: Tensor, pattern: Pattern) -> Tensor:
-    """[nnz] pre-activations of the pattern's entries, for x [n, d_in] and W_enc as rows [d_sae, d_in]."""
-    values: Tensor = _EncodeAt.apply(x, W_enc, b_enc, pattern)  # type: ignore[no-untyped-call]
+def encode_at(centred: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, pattern: Pattern) -> Tensor:
+    """[nnz] pre-activations at the pattern, for centred = x − b_dec [n, d_in] and W_enc as rows [d_sae, d_in].
+
+    The gradient of b_dec follows from that of b_enc, so that none by tokens is needed; `centred` itself gets none.
+    """
+    values: Tensor = _EncodeAt.apply(centred, W_enc, b_enc, b_dec, pattern)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -112,3 +119,23 @@ def decode_at(values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
     """[n, d_in] weighted sums of the rows of W_dec [d_sae, d_in]; b_dec is the caller's."""
     decoded: Tensor = _DecodeAt.apply(values, W_dec, pattern)  # type: ignore[no-untyped-call]
     return decoded
+
+
+class _MeanSquare(Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        flat = values.flatten()
+        return flat.dot(flat) / flat.numel()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors
+        grad: Tensor = values * (2 / values.numel() * grads[0])
+        return grad
+
+
+def mean_square(values: Tensor) -> Tensor:
+    """The mean of the squares, without the three copies of `values` that autograd makes of it."""
+    mean: Tensor = _MeanSquare.apply(values)  # type: ignore[no-untyped-call]
+    return mean

@@ -17,17 +17,18 @@ from torch.nn import Parameter
 
 from facviz.config import SaeConfig
 from facviz.errors import SaeError
+from facviz.sae.adam import Adam
 from facviz.sae.architectures import get_architecture
 from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.checkpoint import CheckpointSink, TrainState
 from facviz.sae.continuing import continue_weights
 from facviz.sae.init import offset_ratio
+from facviz.sae.ops import mean_square
 from facviz.sae.revival import Revival, longest_silent, revive
 from facviz.sae.schedule import recipe_for
 from facviz.sae.weights import SaeWeights
 
 _REVIVAL_POOL = 4  # dead features considered at a time, in multiples of aux_k
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _ARCHITECTURE, _SOURCE = "architecture.", "source."
 """Begin the names of tensors of a checkpoint that are not the run's own."""
 
@@ -188,13 +189,8 @@ class _Run:
             continue_weights(plan.start, self.architecture, self.parameters, self.input_scale)
         self.named = self.parameters.named()
         self.tied_steps = self.recipe.tied_steps if kind.tied_start and plan.start is None else 0
-        self.optimizer = torch.optim.Adam(
-            [{"params": [p], "factor": self._rate_factor(p)} for p in self.named.values()],
-            lr=self.recipe.learning_rate,
-            betas=kind.betas,
-            eps=kind.adam_eps,
-            fused=True,
-        )
+        factors = {name: kind.decoder_rate for name, p in self.named.items() if p is self.parameters.decoder}
+        self.optimizer = Adam(self.named, factors, kind.betas, kind.adam_eps)
         self.tokens_since_fired = torch.zeros(config.d_sae, dtype=torch.int64, device=init_sample.device)
         if plan.resume is not None:
             self.load(plan.resume)
@@ -211,9 +207,6 @@ class _Run:
         self._count_silence(step)
         self.step += 1
         return self._report(x, step, revival, rate)
-
-    def _rate_factor(self, parameter: Parameter) -> float:
-        return self.architecture.decoder_rate if parameter is self.parameters.decoder else 1.0
 
     def _revive(self, error: Tensor, x: Tensor) -> Revival | None:
         """Add to the gradients what dead features would have to learn."""
@@ -237,15 +230,12 @@ class _Run:
     def _update(self) -> float:
         """Adam; unit decoder rows move along their sphere and are put back on it."""
         rate = self.recipe.learning_rate_at(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
         decoder = self.parameters.decoder
         if self.architecture.unit_decoder:
             remove_radial_part(decoder)
         if self.step < self.tied_steps:
             share_gradient(self.parameters.W_enc, decoder)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.step(rate)
         if self.architecture.unit_decoder:
             decoder.div_(decoder.norm(dim=1, keepdim=True))
         return rate
@@ -256,13 +246,13 @@ class _Run:
 
     def _report(self, x: Tensor, step: Step, revival: Revival | None, rate: float) -> StepReport:
         n_dead = int((self.tokens_since_fired > self.recipe.dead_after_tokens).sum())
-        variance = float(x.var(0, correction=0).mean())
+        variance = float(mean_square(x - x.mean(0)))
         return StepReport(
             step=self.step,
             n_steps=self.n_steps,
             n_tokens=self.step * self.config.batch_tokens,
             loss=float(step.loss.detach()),
-            fvu=float(step.error.detach().square().mean()) / variance if variance else float("nan"),
+            fvu=float(mean_square(step.error.detach())) / variance if variance else float("nan"),
             l0=step.n_active / len(x),
             n_dead=n_dead,
             revival_loss=0.0 if revival is None else float(revival.loss),
@@ -280,11 +270,11 @@ class _Run:
         tensors = {
             "tokens_since_fired": self.tokens_since_fired,
             "input_scale": torch.tensor(self.input_scale, dtype=torch.float64),
-            "adam.step": self.optimizer.state[self.parameters.W_enc]["step"],
+            "adam.step": self.optimizer.n_steps,
         }
         for name, parameter in self.named.items():
             tensors[name] = parameter.detach()
-            tensors |= {f"adam.{moment}.{name}": self.optimizer.state[parameter][moment] for moment in _MOMENTS}
+            tensors |= {f"adam.{moment}.{name}": of[name] for moment, of in self.optimizer.moments.items()}
         tensors |= {_ARCHITECTURE + name: value for name, value in self.architecture.state().items()}
         tensors |= {_SOURCE + name: value for name, value in source.items()}
         return TrainState(self.step, self.identity, tensors)
@@ -301,8 +291,9 @@ class _Run:
         self.tokens_since_fired.copy_(tensors["tokens_since_fired"])
         for name, parameter in self.named.items():
             parameter.copy_(tensors[name])
-            adam = {moment: tensors[f"adam.{moment}.{name}"].to(parameter.device, copy=True) for moment in _MOMENTS}
-            self.optimizer.state[parameter] = adam | {"step": tensors["adam.step"].to(parameter.device, copy=True)}
+            for moment, of in self.optimizer.moments.items():
+                of[name].copy_(tensors[f"adam.{moment}.{name}"])
+        self.optimizer.n_steps.copy_(tensors["adam.step"])
         self.architecture.load_state(_part(tensors, _ARCHITECTURE))
 
     def export(self) -> SaeWeights:
@@ -339,7 +330,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def remove_radial_part(rows: Parameter) -> None:
     """Take from the gradient of unit-norm rows [n, d] what would only change their length."""
     if rows.grad is not None:
-        radial = torch.einsum("nd,nd->n", rows.grad, rows).unsqueeze(1)
+        radial = (rows.grad * rows).sum(1, keepdim=True)  # einsum takes three times as long
         rows.grad.addcmul_(rows, radial, value=-1)
 
 

@@ -1,26 +1,29 @@
 """The sparse training kernels against plain dense autograd."""
 
+import pytest
 import torch
 from torch.testing import assert_close
 
-from facviz.sae.codes import top_k_codes
-from facviz.sae.ops import Pattern, decode_at, dots_at, encode_at, sum_by_feature, sum_by_token
+from facviz.sae.codes import largest, top_k_codes
+from facviz.sae.ops import Pattern, decode_at, dots_at, encode_at, mean_square, sum_by_feature, sum_by_token
 from facviz.sae.revival import longest_silent, revival_loss, revive
 
 N, D_IN, D_SAE, K = 40, 12, 64, 5
 
 
 def make_parameters():
+    """`x` has no gradient: it is data."""
     rng = torch.Generator().manual_seed(0)
     shapes = {"x": (N, D_IN), "W_enc": (D_SAE, D_IN), "b_enc": (D_SAE,), "W_dec": (D_SAE, D_IN), "b_dec": (D_IN,)}
-    return {name: torch.randn(*shape, generator=rng).requires_grad_() for name, shape in shapes.items()}
+    made = {name: torch.randn(*shape, generator=rng) for name, shape in shapes.items()}
+    return {name: tensor.requires_grad_(name != "x") for name, tensor in made.items()}
 
 
 def sparse_step(p):
     centred = p["x"] - p["b_dec"]
     pre = torch.addmm(p["b_enc"], centred, p["W_enc"].T).detach()
     pattern = Pattern.of(top_k_codes(pre, K), D_SAE)
-    acts = encode_at(centred, p["W_enc"], p["b_enc"], pattern).relu()
+    acts = encode_at(centred, p["W_enc"], p["b_enc"], p["b_dec"], pattern).relu()
     return (decode_at(acts, p["W_dec"], pattern) + p["b_dec"] - p["x"]).square().mean()
 
 
@@ -37,7 +40,10 @@ def test_a_sparse_step_has_the_loss_and_every_gradient_of_dense_autograd():
     assert_close(losses[0], losses[1], rtol=1e-5, atol=0.0)
     for loss in losses:
         loss.backward()
+    assert sparse["x"].grad is None
     for name, parameter in sparse.items():
+        if name == "x":
+            continue
         assert_close(parameter.grad, dense[name].grad, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
         assert float(parameter.grad.abs().max()) > 0
 
@@ -61,7 +67,7 @@ def test_gradients_repeat_bitwise():
     first, second = make_parameters(), make_parameters()
     sparse_step(first).backward()
     sparse_step(second).backward()
-    assert all(torch.equal(first[name].grad, second[name].grad) for name in first)
+    assert all(torch.equal(first[name].grad, second[name].grad) for name in first if name != "x")
 
 
 def test_the_revival_gradient_reaches_the_dead_encoder_rows_and_no_living_one():
@@ -123,3 +129,27 @@ def test_the_longest_silent_features_come_first():
     silent = torch.tensor([5, 90, 0, 70, 90])
     assert longest_silent(silent, 50, 10).tolist() == [1, 4, 3]
     assert longest_silent(silent, 50, 2).tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("d", "k"), [(8, 2), (64, 2), (512, 4), (1024, 4), (1000, 30), (4096, 32)])
+def test_the_largest_of_wide_rows_are_those_of_a_plain_search(d, k, dtype):
+    pre = torch.randn(17, d, generator=torch.Generator().manual_seed(d)).to(dtype)
+    found = largest(pre, k)
+    assert found.shape == (17, k)
+    assert all(len(set(row)) == k for row in found.tolist())
+    assert_close(pre.gather(1, found).sort(1).values, pre.topk(k, dim=1).values.sort(1).values, rtol=0, atol=0)
+
+
+def test_equal_entries_are_each_taken_once():
+    assert sorted(largest(torch.ones(1, 256), 8)[0].tolist()) == sorted(set(largest(torch.ones(1, 256), 8)[0].tolist()))
+
+
+def test_the_mean_square_has_the_gradient_of_autograd():
+    values = torch.randn(7, 5, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    twin = values.detach().clone().requires_grad_()
+    for square, leaf in ((mean_square(values), values), (twin.square().mean(), twin)):
+        (3 * square).backward()
+        assert leaf.grad is not None
+    assert_close(mean_square(values), twin.square().mean())
+    assert_close(values.grad, twin.grad)

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from facviz.config import SaeConfig
 from facviz.errors import SaeError
 from facviz.sae import train
+from facviz.sae.adam import Adam
 from facviz.sae.architectures import get_architecture
 from facviz.sae.buffer import mixing_buffer
 from facviz.sae.checkpoint import FileCheckpoints, load_state, save_state
@@ -162,15 +163,15 @@ def test_encoder_and_decoder_learn_alike_at_first_where_features_compete_and_the
 ):
     steps = []
 
-    class Spy(torch.optim.Adam):
-        def step(self):
-            groups = {id(g["params"][0]): g["lr"] for g in self.param_groups}
-            W_enc, decoder = run.parameters.W_enc, run.parameters.decoder
-            is_shared = torch.equal(W_enc.grad, decoder.grad)
-            steps.append((is_shared, groups[id(decoder)] / groups[id(run.parameters.b_enc)]))
-            super().step()
+    class Spy(Adam):
+        def step(self, learning_rate):
+            decoder = run.parameters.decoder
+            is_shared = torch.equal(run.parameters.W_enc.grad, decoder.grad)
+            [name] = [name for name, parameter in self.parameters.items() if parameter is decoder]
+            steps.append((is_shared, self.factors.get(name, 1.0) / self.factors.get("b_enc", 1.0)))
+            super().step(learning_rate)
 
-    monkeypatch.setattr(torch.optim, "Adam", Spy)
+    monkeypatch.setattr(train, "Adam", Spy)
     run = train._Run(train.Plan(dataclasses.replace(CONFIG, architecture=architecture), SAMPLE), 10)
     for seed in range(10):
         run.train_on(make_acts(128, seed))

@@ -19,7 +19,7 @@ from torch.nn import Parameter
 from facviz.config import SaeConfig
 from facviz.sae.codes import Codes
 from facviz.sae.init import InitialWeights, init_weights
-from facviz.sae.ops import Pattern, decode_at, encode_at
+from facviz.sae.ops import Pattern, decode_at, encode_at, mean_square
 from facviz.sae.schedule import Recipe
 from facviz.sae.weights import Activation
 
@@ -152,10 +152,10 @@ class SelectingArchitecture(Architecture):
         centred = x - parameters.b_dec
         selected = self.select(self.selection_acts(centred, parameters), number)
         pattern = Pattern.of(selected, self.config.d_sae)
-        acts = encode_at(centred, parameters.W_enc, parameters.b_enc, pattern).relu()
+        acts = encode_at(centred, parameters.W_enc, parameters.b_enc, parameters.b_dec, pattern).relu()
         return self.reconstruct(x, centred, acts, pattern, parameters)
 
     def reconstruct(self, x: Tensor, centred: Tensor, acts: Tensor, pattern: Pattern, parameters: Parameters) -> Step:  # noqa: ARG002
         """Decode and measure."""
         error = centred - decode_at(acts, parameters.decoder, pattern)
-        return Step(error.square().mean(), error, pattern, acts)
+        return Step(mean_square(error), error, pattern, acts)

@@ -12,7 +12,7 @@ from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.architectures.penalised import PenalisedArchitecture
 from facviz.sae.codes import threshold_codes
 from facviz.sae.init import InitialWeights
-from facviz.sae.ops import Pattern, decode_at, encode_at
+from facviz.sae.ops import Pattern, decode_at, encode_at, mean_square
 from facviz.sae.weights import Activation
 
 
@@ -29,7 +29,8 @@ class Gated(PenalisedArchitecture):
         centred = x - parameters.b_dec
         selected = threshold_codes(self.selection_acts(centred, parameters), 0.0)
         pattern = Pattern.of(selected, self.config.d_sae)
-        plain = encode_at(centred, parameters.W_enc, torch.zeros_like(parameters.b_enc), pattern)
+        nothing = torch.zeros_like(parameters.b_enc)
+        plain = encode_at(centred, parameters.W_enc, nothing, parameters.b_dec, pattern)
         b_enc, r_mag, b_mag = (
             tensor.index_select(0, pattern.features)
             for tensor in (parameters.b_enc, parameters.extra["r_mag"], parameters.extra["b_mag"])
@@ -38,7 +39,7 @@ class Gated(PenalisedArchitecture):
         acts = (r_mag.exp() * plain + b_mag).relu() * (gate.detach() > 0)
         error = centred - decode_at(acts, parameters.decoder, pattern)
         by_gates = x - parameters.b_dec.detach() - decode_at(gate, parameters.decoder.detach(), pattern)
-        loss = error.square().mean() + by_gates.square().mean() + self.sparsity.weight * gate.sum() / len(x)
+        loss = mean_square(error) + mean_square(by_gates) + self.sparsity.weight * gate.sum() / len(x)
         return Step(loss, error, pattern, acts)
 
     def activation(self, parameters: Parameters) -> Activation:

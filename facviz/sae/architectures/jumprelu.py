@@ -15,7 +15,7 @@ from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.architectures.penalised import PenalisedArchitecture
 from facviz.sae.codes import threshold_codes
 from facviz.sae.init import InitialWeights
-from facviz.sae.ops import Pattern, decode_at, encode_at
+from facviz.sae.ops import Pattern, decode_at, encode_at, mean_square
 from facviz.sae.weights import Activation
 
 BANDWIDTH = 0.2
@@ -37,10 +37,10 @@ class JumpReLU(PenalisedArchitecture):
         threshold = parameters.extra["log_threshold"].exp()
         nearly = threshold_codes(self.selection_acts(centred, parameters), threshold.detach() - BANDWIDTH / 2)
         pattern = Pattern.of(nearly, self.config.d_sae)
-        pre = encode_at(centred, parameters.W_enc, parameters.b_enc, pattern)
+        pre = encode_at(centred, parameters.W_enc, parameters.b_enc, parameters.b_dec, pattern)
         acts, fires = jump(pre, threshold.index_select(0, pattern.features))
         error = centred - decode_at(acts, parameters.decoder, pattern)
-        return Step(error.square().mean() + self.sparsity.weight * fires.sum() / len(x), error, pattern, acts)
+        return Step(mean_square(error) + self.sparsity.weight * fires.sum() / len(x), error, pattern, acts)
 
     def activation(self, parameters: Parameters) -> Activation:
         """The learnt thresholds."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from facviz.sae.architectures.base import Architecture, Parameters, Step
 from facviz.sae.codes import matching_pursuit_codes
 from facviz.sae.init import InitialWeights
-from facviz.sae.ops import Pattern, decode_at
+from facviz.sae.ops import Pattern, decode_at, mean_square
 from facviz.sae.weights import Activation
 
 
@@ -36,7 +36,7 @@ class MatchingPursuit(Architecture):
         pattern = Pattern.of(codes, self.config.d_sae)
         error = centred - decode_at(codes.values, parameters.decoder, pattern)
         unused = 0 * parameters.b_enc.sum()  # the optimiser keeps a state of every parameter
-        return Step(error.square().mean() + unused, error, pattern, codes.values)
+        return Step(mean_square(error) + unused, error, pattern, codes.values)
 
     def activation(self, parameters: Parameters) -> Activation:  # noqa: ARG002
         """The pursuit, of k steps."""
