@@ -1,4 +1,4 @@
-"""Sparse training kernels: encode and decode at selected positions, with gradients that never touch [batch, d_sae].
+"""Sparse training kernels: encoding and residuals at selected positions, whose gradients never touch [batch, d_sae].
 
 All sums are embedding bags, once over the features of a token and once over the tokens of a feature. Each bag is added
 up by one thread in a fixed order, so results repeat bitwise at the same number of threads, which COO products and
@@ -79,7 +79,14 @@ def _bag(indices: Tensor, table: Tensor, offsets: Tensor, weights: Tensor) -> Te
 
 class _EncodeAt(Function):
     @staticmethod
-    def forward(ctx: Any, centred: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, pattern: Pattern) -> Tensor:  # noqa: ARG004
+    def forward(  # b_dec is here for its gradient
+        ctx: Any,
+        centred: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor,
+        b_dec: Tensor,  # noqa: ARG004
+        pattern: Pattern,
+    ) -> Tensor:
         ctx.save_for_backward(centred, W_enc)
         ctx.pattern = pattern
         return dots_at(pattern, centred, W_enc) + b_enc[pattern.features]
@@ -92,20 +99,6 @@ class _EncodeAt(Function):
         return None, sum_by_feature(pattern, grad, centred), grad_b_enc, -(grad_b_enc @ W_enc), None
 
 
-class _DecodeAt(Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
-        ctx.save_for_backward(values, W_dec)
-        ctx.pattern = pattern
-        return sum_by_token(pattern, values, W_dec)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        values, W_dec = ctx.saved_tensors
-        grad, pattern = grads[0].contiguous(), ctx.pattern
-        return dots_at(pattern, grad, W_dec), sum_by_feature(pattern, values, grad), None
-
-
 def encode_at(centred: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, pattern: Pattern) -> Tensor:
     """[nnz] pre-activations at the pattern, for centred = x − b_dec [n, d_in] and W_enc as rows [d_sae, d_in].
 
@@ -113,12 +106,6 @@ def encode_at(centred: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor, patt
     """
     values: Tensor = _EncodeAt.apply(centred, W_enc, b_enc, b_dec, pattern)  # type: ignore[no-untyped-call]
     return values
-
-
-def decode_at(values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
-    """[n, d_in] weighted sums of the rows of W_dec [d_sae, d_in]; b_dec is the caller's."""
-    decoded: Tensor = _DecodeAt.apply(values, W_dec, pattern)  # type: ignore[no-untyped-call]
-    return decoded
 
 
 class _MeanSquare(Function):
@@ -139,3 +126,26 @@ def mean_square(values: Tensor) -> Tensor:
     """The mean of the squares, without the three copies of `values` that autograd makes of it."""
     mean: Tensor = _MeanSquare.apply(values)  # type: ignore[no-untyped-call]
     return mean
+
+
+class _ResidualAt(Function):
+    @staticmethod
+    def forward(ctx: Any, centred: Tensor, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
+        negative = -values
+        ctx.save_for_backward(negative, W_dec)
+        ctx.pattern = pattern
+        return sum_by_token(pattern, negative, W_dec).add_(centred)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        negative, W_dec = ctx.saved_tensors
+        grad, pattern = grads[0].contiguous(), ctx.pattern
+        of_values = -dots_at(pattern, grad, W_dec) if ctx.needs_input_grad[1] else None
+        of_rows = sum_by_feature(pattern, negative, grad) if ctx.needs_input_grad[2] else None
+        return grad, of_values, of_rows, None
+
+
+def residual_at(centred: Tensor, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
+    """[n, d_in] centred − decoded, without a copy of what was decoded."""
+    residual: Tensor = _ResidualAt.apply(centred, values, W_dec, pattern)  # type: ignore[no-untyped-call]
+    return residual

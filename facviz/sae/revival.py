@@ -14,6 +14,8 @@ def longest_silent(tokens_since_fired: Tensor, dead_after_tokens: int, limit: in
 
     The limit bounds the cost of a step while many features are dead; revived ones make room for the next.
     """
+    if int(tokens_since_fired.max()) <= dead_after_tokens:
+        return tokens_since_fired.new_empty(0)
     order = tokens_since_fired.argsort(descending=True, stable=True)[:limit]
     return order[tokens_since_fired[order] > dead_after_tokens]
 

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from facviz.sae.codes import largest, top_k_codes
-from facviz.sae.ops import Pattern, decode_at, dots_at, encode_at, mean_square, sum_by_feature, sum_by_token
+from facviz.sae.ops import Pattern, dots_at, encode_at, mean_square, residual_at, sum_by_feature, sum_by_token
 from facviz.sae.revival import longest_silent, revival_loss, revive
 
 N, D_IN, D_SAE, K = 40, 12, 64, 5
@@ -24,7 +24,7 @@ def sparse_step(p):
     pre = torch.addmm(p["b_enc"], centred, p["W_enc"].T).detach()
     pattern = Pattern.of(top_k_codes(pre, K), D_SAE)
     acts = encode_at(centred, p["W_enc"], p["b_enc"], p["b_dec"], pattern).relu()
-    return (decode_at(acts, p["W_dec"], pattern) + p["b_dec"] - p["x"]).square().mean()
+    return residual_at(centred, acts, p["W_dec"], pattern).square().mean()
 
 
 def dense_step(p):

@@ -19,7 +19,7 @@ from torch.nn import Parameter
 from facviz.config import SaeConfig
 from facviz.sae.codes import Codes
 from facviz.sae.init import InitialWeights, init_weights
-from facviz.sae.ops import Pattern, decode_at, encode_at, mean_square
+from facviz.sae.ops import Pattern, encode_at, mean_square, residual_at
 from facviz.sae.schedule import Recipe
 from facviz.sae.weights import Activation
 
@@ -157,5 +157,5 @@ class SelectingArchitecture(Architecture):
 
     def reconstruct(self, x: Tensor, centred: Tensor, acts: Tensor, pattern: Pattern, parameters: Parameters) -> Step:  # noqa: ARG002
         """Decode and measure."""
-        error = centred - decode_at(acts, parameters.decoder, pattern)
+        error = residual_at(centred, acts, parameters.decoder, pattern)
         return Step(mean_square(error), error, pattern, acts)

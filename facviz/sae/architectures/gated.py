@@ -12,7 +12,7 @@ from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.architectures.penalised import PenalisedArchitecture
 from facviz.sae.codes import threshold_codes
 from facviz.sae.init import InitialWeights
-from facviz.sae.ops import Pattern, decode_at, encode_at, mean_square
+from facviz.sae.ops import Pattern, encode_at, mean_square, residual_at
 from facviz.sae.weights import Activation
 
 
@@ -37,8 +37,8 @@ class Gated(PenalisedArchitecture):
         )
         gate = (plain + b_enc).relu()
         acts = (r_mag.exp() * plain + b_mag).relu() * (gate.detach() > 0)
-        error = centred - decode_at(acts, parameters.decoder, pattern)
-        by_gates = x - parameters.b_dec.detach() - decode_at(gate, parameters.decoder.detach(), pattern)
+        error = residual_at(centred, acts, parameters.decoder, pattern)
+        by_gates = residual_at(centred.detach(), gate, parameters.decoder.detach(), pattern)
         loss = mean_square(error) + mean_square(by_gates) + self.sparsity.weight * gate.sum() / len(x)
         return Step(loss, error, pattern, acts)
 

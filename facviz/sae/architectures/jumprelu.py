@@ -15,7 +15,7 @@ from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.architectures.penalised import PenalisedArchitecture
 from facviz.sae.codes import threshold_codes
 from facviz.sae.init import InitialWeights
-from facviz.sae.ops import Pattern, decode_at, encode_at, mean_square
+from facviz.sae.ops import Pattern, encode_at, mean_square, residual_at
 from facviz.sae.weights import Activation
 
 BANDWIDTH = 0.2
@@ -39,7 +39,7 @@ class JumpReLU(PenalisedArchitecture):
         pattern = Pattern.of(nearly, self.config.d_sae)
         pre = encode_at(centred, parameters.W_enc, parameters.b_enc, parameters.b_dec, pattern)
         acts, fires = jump(pre, threshold.index_select(0, pattern.features))
-        error = centred - decode_at(acts, parameters.decoder, pattern)
+        error = residual_at(centred, acts, parameters.decoder, pattern)
         return Step(mean_square(error) + self.sparsity.weight * fires.sum() / len(x), error, pattern, acts)
 
     def activation(self, parameters: Parameters) -> Activation:

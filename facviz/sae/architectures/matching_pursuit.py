@@ -14,7 +14,7 @@ from torch import Tensor
 from facviz.sae.architectures.base import Architecture, Parameters, Step
 from facviz.sae.codes import matching_pursuit_codes
 from facviz.sae.init import InitialWeights
-from facviz.sae.ops import Pattern, decode_at, mean_square
+from facviz.sae.ops import Pattern, mean_square, residual_at
 from facviz.sae.weights import Activation
 
 
@@ -34,7 +34,7 @@ class MatchingPursuit(Architecture):
         with torch.no_grad():
             codes = matching_pursuit_codes(centred, parameters.decoder, self.k, self.selection_dtype)
         pattern = Pattern.of(codes, self.config.d_sae)
-        error = centred - decode_at(codes.values, parameters.decoder, pattern)
+        error = residual_at(centred, codes.values, parameters.decoder, pattern)
         unused = 0 * parameters.b_enc.sum()  # the optimiser keeps a state of every parameter
         return Step(mean_square(error) + unused, error, pattern, codes.values)
 

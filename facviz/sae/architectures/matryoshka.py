@@ -11,7 +11,7 @@ from torch import Tensor
 from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.architectures.batchtopk import BatchTopK
 from facviz.sae.codes import codes_where
-from facviz.sae.ops import Pattern, decode_at, mean_square
+from facviz.sae.ops import Pattern, mean_square, residual_at
 
 _DIVISORS = (16, 4, 1)
 """Widths of the prefixes where the config names none, as parts of d_sae."""
@@ -33,7 +33,7 @@ class MatryoshkaBatchTopK(BatchTopK):
         for width in self.widths:
             is_in = (pattern.features >= first) & (pattern.features < width)
             group = Pattern.of(codes_where(pattern.features, pattern.tokens, len(x), is_in), self.config.d_sae)
-            error = error - decode_at(acts[is_in], parameters.decoder, group)
+            error = residual_at(error, acts[is_in], parameters.decoder, group)
             losses.append(mean_square(error))
             first = width
         return Step(torch.stack(losses).mean(), error, pattern, acts)

@@ -12,7 +12,7 @@ from torch import Tensor
 from facviz.sae.architectures.base import Parameters, SelectingArchitecture, Step
 from facviz.sae.codes import Codes, top_k_codes
 from facviz.sae.init import InitialWeights
-from facviz.sae.ops import Pattern, decode_at
+from facviz.sae.ops import Pattern, residual_at
 from facviz.sae.weights import Activation
 
 _FIRST_K = 10
@@ -53,7 +53,7 @@ class Paper(SelectingArchitecture):
 
     def reconstruct(self, x: Tensor, centred: Tensor, acts: Tensor, pattern: Pattern, parameters: Parameters) -> Step:
         """Mean over tokens of ‖x − x̂‖² / ‖x‖²."""
-        error = centred - decode_at(acts, parameters.decoder, pattern)
+        error = residual_at(centred, acts, parameters.decoder, pattern)
         smallest = torch.finfo(x.dtype).tiny
         loss = (error.square().sum(1) / x.square().sum(1).clamp_min(smallest)).mean()
         return Step(loss, error, pattern, acts)

@@ -11,7 +11,7 @@ from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.architectures.penalised import PenalisedArchitecture
 from facviz.sae.codes import threshold_codes
 from facviz.sae.init import InitialWeights
-from facviz.sae.ops import Pattern, decode_at, encode_at, mean_square
+from facviz.sae.ops import Pattern, encode_at, mean_square, residual_at
 from facviz.sae.weights import Activation
 
 
@@ -29,7 +29,7 @@ class ReLU(PenalisedArchitecture):
         selected = threshold_codes(self.selection_acts(centred, parameters), 0.0)
         pattern = Pattern.of(selected, self.config.d_sae)
         acts = encode_at(centred, parameters.W_enc, parameters.b_enc, parameters.b_dec, pattern).relu()
-        error = centred - decode_at(acts, parameters.decoder, pattern)
+        error = residual_at(centred, acts, parameters.decoder, pattern)
         return Step(mean_square(error) + self.sparsity.weight * acts.sum() / len(x), error, pattern, acts)
 
     def activation(self, parameters: Parameters) -> Activation:  # noqa: ARG002
