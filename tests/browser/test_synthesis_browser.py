@@ -123,7 +123,7 @@ def test_two_features_are_written_for_watched_edited_and_verified_again(serve, b
     area = page.locator("[class*=st-key-fv_sample_text_] textarea")
     area.fill(text)
     area.press("Control+Enter")
-    event = wait_for(lambda: next((e for e in events(demo_root) if e["kind"] == "edit"), None), 120)
+    event = wait_for(lambda: next((e for e in events(demo_root) if e["kind"] == "edit"), None), 300)
     page.wait_for_function("!document.body.innerText.includes('reads your text')")
     settle(page)
     measured = event["payload"]["measured"]

@@ -1,5 +1,6 @@
 // The question mark opens the help, Esc leaves a text field, and the field that E opens takes the keyboard, so that
-// whatever is typed lands in it: until it is there, no other key acts. The name given once is kept in this browser.
+// whatever is typed lands in it: until it is there, no other key acts. A switch that was clicked lets go of the keyboard,
+// for keys do nothing in a field. The name given once is kept in this browser.
 const NAME = "facviz-reviewer";
 const PATIENCE = 3000; // milliseconds that a field may take to open
 
@@ -51,6 +52,14 @@ export default function ({ data, setStateValue }) {
     if (event.key.toLowerCase() === "e" && button(data.open) && !field()) opening = Date.now() + PATIENCE;
   };
 
+  const onClick = (event) => {
+    if (!event.detail) return; // by the keyboard, which goes on from here
+    setTimeout(() => {
+      const at = document.activeElement;
+      if (at instanceof HTMLInputElement && /^(checkbox|radio)$/.test(at.type)) at.blur();
+    });
+  };
+
   const watcher = new MutationObserver(() => {
     const now = field();
     if (now && now !== seen) {
@@ -63,9 +72,11 @@ export default function ({ data, setStateValue }) {
 
   stop();
   window.addEventListener("keydown", onKey, true);
+  window.addEventListener("click", onClick, true);
   watcher.observe(document.body, { childList: true, subtree: true });
   stop = () => {
     window.removeEventListener("keydown", onKey, true);
+    window.removeEventListener("click", onClick, true);
     watcher.disconnect();
   };
   return stop;
