@@ -55,7 +55,7 @@ def synthesize(loop_copy, workspace, measured):
     config = load_run_config(loop_copy / "planted.toml")
 
     def run(strategy, ask=stage.synthesize, **settings):
-        plan = {"pair_candidates": 2, "max_candidates": 4, "batch": 16} | settings
+        plan = {"pair_candidates": 2, "max_candidates": 4, "batch": 16, "embedding_gate": False} | settings
         session = Session(workspace, config.backbone, SilentProgress())
         return ask(session, measured, COVERAGE, SynthesisConfig(strategy=strategy, **plan))
 
