@@ -110,7 +110,7 @@ class Asker:
             parts = self._draw(place, prompts, of_feature, of_run)
         else:
             parts = tuple(Part(prompted, None) for prompted in prompts)
-        requests = tuple(self._request(place, number, part) for number, part in enumerate(parts))
+        requests = tuple(request_for(self.config, place, number, part.prompted) for number, part in enumerate(parts))
         return Ask(brief, batch.step, place, parts, requests)
 
     def _has_axes(self, step: Step, number: int) -> bool:
@@ -132,17 +132,18 @@ class Asker:
                 parts.append(Part(dataclasses.replace(prompted, messages=messages, n=n), drawn))
         return tuple(parts)
 
-    def _request(self, place: BatchPlace, number: int, part: Part) -> LLMRequest:
-        config, prompted = self.config, part.prompted
-        return LLMRequest(
-            prompted.messages,
-            n=prompted.n,
-            max_tokens=max(config.max_tokens, prompted.max_tokens),
-            temperature=config.temperature,
-            top_p=config.top_p,
-            rng_seed=place.rng_seed(config.rng_seed, number),
-            schema=prompted.schema,
-            prompt=prompted.prompt,
-            steering=prompted.steering,
-            avoid=prompted.shown,
-        )
+
+def request_for(config: SynthesisConfig, place: BatchPlace, number: int, prompted: Prompted) -> LLMRequest:
+    """Request `number` of a batch, with the seed of its place."""
+    return LLMRequest(
+        prompted.messages,
+        n=prompted.n,
+        max_tokens=max(config.max_tokens, prompted.max_tokens),
+        temperature=config.temperature,
+        top_p=config.top_p,
+        rng_seed=place.rng_seed(config.rng_seed, number),
+        schema=prompted.schema,
+        prompt=prompted.prompt,
+        steering=prompted.steering,
+        avoid=prompted.shown,
+    )

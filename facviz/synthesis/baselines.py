@@ -18,8 +18,8 @@ from facviz.config import SynthesisConfig
 from facviz.errors import BudgetError, InputError, SpendLimitError
 from facviz.prompts import render, template_text
 from facviz.protocols import Encoder, LLMClient
-from facviz.records import Candidate, Document, LLMRequest, Message, TaskGuideline
-from facviz.synthesis.asking import Ask, Part
+from facviz.records import Candidate, Document, Message, TaskGuideline
+from facviz.synthesis.asking import Ask, Part, request_for
 from facviz.synthesis.engine import SampleGate, Synthesizer
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.gates import TextGates
@@ -206,23 +206,9 @@ def pool_asks(
         place = BatchPlace(synth_id, NO_FEATURE, POOL_STEP, number, config.strategy)
         rng = random.Random(place.rng_seed(config.rng_seed))
         prompts = prompts_of(config, briefs[0], seed_texts, size, rng)
-        requests = tuple(_request(config, place, part, prompted) for part, prompted in enumerate(prompts))
+        requests = tuple(request_for(config, place, part, prompted) for part, prompted in enumerate(prompts))
         parts = tuple(Part(prompted, None) for prompted in prompts)
         yield Ask(briefs[0], Step(POOL_STEP, total), place, parts, requests)
-
-
-def _request(config: SynthesisConfig, place: BatchPlace, part: int, prompted: Prompted) -> LLMRequest:
-    return LLMRequest(
-        prompted.messages,
-        n=prompted.n,
-        max_tokens=max(config.max_tokens, prompted.max_tokens),
-        temperature=config.temperature,
-        top_p=config.top_p,
-        rng_seed=place.rng_seed(config.rng_seed, part),
-        schema=prompted.schema,
-        prompt=prompted.prompt,
-        avoid=prompted.shown,
-    )
 
 
 def prompts_of(
