@@ -192,7 +192,7 @@ def test_pages_of_a_long_table_follow_the_address(open_app, planted_root, monkey
 class Codes:
     """What `encode_text` makes of a text, by hand: feature 1 on the first word, 2 and 1 on the second."""
 
-    def __call__(self, encoder, text):
+    def __call__(self, encoder, text, role="user"):
         from facviz.views.text import EncodedText
 
         words = tuple(f" {word}" for word in text.split())
