@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE ?=
 PORT ?= 8501
+WORKERS ?= 2
 
 .PHONY: help setup run check test bench bench-peers clean
 
@@ -30,8 +31,9 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# Two workers at a time, a file of tests to each: every test keeps to one thread.
 test: check
-	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 bench: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
