@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 _PROBED_ROWS = 64
-_GROUP, _GROUPS_FOR_ONE = 8, 4  # columns; grouping pays from four groups for each entry wanted
+_GROUPS, _GROUPS_FOR_ONE = (8, 4), 4  # columns; grouping pays from four groups for each entry wanted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,13 +52,14 @@ def largest(pre: Tensor, k: int) -> Tensor:
     The k largest stand in the k groups with the largest maxima, so most of a wide row is compared only once.
     """
     d = pre.shape[1]
-    if d % _GROUP or d // _GROUP < _GROUPS_FOR_ONE * k:
+    size = next((size for size in _GROUPS if d % size == 0 and d // size >= _GROUPS_FOR_ONE * k), None)
+    if size is None:
         return pre.topk(k, dim=1, sorted=False).indices
-    grouped = pre.view(len(pre), _GROUP, d // _GROUP)  # columns of a group lie apart: maxima are of whole vectors
+    grouped = pre.view(len(pre), size, d // size)  # columns of a group lie apart: maxima are of whole vectors
     groups = largest(grouped.amax(1), k)
-    members = grouped.gather(2, groups.unsqueeze(1).expand(-1, _GROUP, -1)).flatten(1)
+    members = grouped.gather(2, groups.unsqueeze(1).expand(-1, size, -1)).flatten(1)
     places = members.topk(k, dim=1, sorted=False).indices
-    columns: Tensor = groups.gather(1, places % k) + places.div(k, rounding_mode="floor") * (d // _GROUP)
+    columns: Tensor = groups.gather(1, places % k) + places.div(k, rounding_mode="floor") * (d // size)
     return columns
 
 

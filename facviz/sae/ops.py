@@ -30,6 +30,7 @@ class Pattern:
     offsets: Tensor  # [n + 1]
     tokens: Tensor  # [nnz]
     order: Tensor  # [nnz] entries sorted by feature, then token
+    ordered_tokens: Tensor  # [nnz] their tokens
     feature_offsets: Tensor  # [d_sae + 1]
 
     @property
@@ -43,7 +44,8 @@ class Pattern:
         counts = torch.bincount(codes.indices, minlength=d_sae)
         feature_offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         order = codes.indices.to(_narrowest(d_sae)).argsort(stable=True)
-        return cls(codes.indices, codes.offsets, codes.tokens, order, feature_offsets)
+        tokens = codes.tokens
+        return cls(codes.indices, codes.offsets, tokens, order, tokens[order], feature_offsets)
 
 
 def _narrowest(n: int) -> torch.dtype:
@@ -58,8 +60,7 @@ def sum_by_token(pattern: Pattern, values: Tensor, table: Tensor) -> Tensor:
 
 def sum_by_feature(pattern: Pattern, values: Tensor, rows: Tensor) -> Tensor:
     """[d_sae, d]: for each feature the sum of `values` × rows [n, d]; zero for features without an entry."""
-    order = pattern.order
-    return _bag(pattern.tokens[order], rows, pattern.feature_offsets, values[order])
+    return _bag(pattern.ordered_tokens, rows, pattern.feature_offsets, values[pattern.order])
 
 
 def dots_at(pattern: Pattern, rows: Tensor, table: Tensor) -> Tensor:
@@ -70,6 +71,13 @@ def dots_at(pattern: Pattern, rows: Tensor, table: Tensor) -> Tensor:
     """
     args = rows.contiguous(), table.detach(), pattern.features, pattern.offsets, pattern.tokens
     dots: Tensor = _bag_by_weights(*args, _SUM, -1)
+    return dots
+
+
+def row_dots(first: Tensor, second: Tensor) -> Tensor:
+    """[n] products of rows of equal place, for two tensors [n, d]; their elementwise product is never written down."""
+    rows = torch.arange(len(first) + 1, device=first.device)
+    dots: Tensor = _bag_by_weights(first, second, rows[:-1], rows, rows[:-1], _SUM, -1)
     return dots
 
 

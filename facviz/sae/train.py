@@ -23,7 +23,7 @@ from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.checkpoint import CheckpointSink, TrainState
 from facviz.sae.continuing import continue_weights
 from facviz.sae.init import offset_ratio
-from facviz.sae.ops import mean_square
+from facviz.sae.ops import mean_square, row_dots
 from facviz.sae.revival import Revival, longest_silent, revive
 from facviz.sae.schedule import recipe_for
 from facviz.sae.weights import SaeWeights
@@ -213,6 +213,8 @@ class _Run:
         if self.config.aux_coefficient == 0 or not self.architecture.revives:
             return None
         dead = longest_silent(self.tokens_since_fired, self.recipe.dead_after_tokens, _REVIVAL_POOL * self.aux_k)
+        if not len(dead):
+            return None  # before the whole batch is centred for nobody
         weights = (self.parameters.W_enc, self.parameters.b_enc, self.parameters.decoder)
         revival = revive(error, x - self.parameters.b_dec, weights, dead, self.aux_k)
         if revival is not None:
@@ -330,8 +332,8 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def remove_radial_part(rows: Parameter) -> None:
     """Take from the gradient of unit-norm rows [n, d] what would only change their length."""
     if rows.grad is not None:
-        radial = (rows.grad * rows).sum(1, keepdim=True)  # einsum takes three times as long
-        rows.grad.addcmul_(rows, radial, value=-1)
+        radial = row_dots(rows.grad, rows.detach())
+        rows.grad.addcmul_(rows, radial.unsqueeze(1), value=-1)
 
 
 @torch.no_grad()

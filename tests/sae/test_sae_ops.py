@@ -5,7 +5,16 @@ import torch
 from torch.testing import assert_close
 
 from facviz.sae.codes import largest, top_k_codes
-from facviz.sae.ops import Pattern, dots_at, encode_at, mean_square, residual_at, sum_by_feature, sum_by_token
+from facviz.sae.ops import (
+    Pattern,
+    dots_at,
+    encode_at,
+    mean_square,
+    residual_at,
+    row_dots,
+    sum_by_feature,
+    sum_by_token,
+)
 from facviz.sae.revival import longest_silent, revival_loss, revive
 
 N, D_IN, D_SAE, K = 40, 12, 64, 5
@@ -153,3 +162,9 @@ def test_the_mean_square_has_the_gradient_of_autograd():
         assert leaf.grad is not None
     assert_close(mean_square(values), twin.square().mean())
     assert_close(values.grad, twin.grad)
+
+
+def test_row_dots_are_those_of_rows_of_equal_place():
+    first, second = torch.randn(5, 7), torch.randn(5, 7)
+    assert_close(row_dots(first, second), (first * second).sum(1))
+    assert row_dots(first[:0], second[:0]).shape == (0,)

@@ -23,6 +23,10 @@ from facviz.sae.ops import Pattern, encode_at, mean_square, residual_at
 from facviz.sae.schedule import Recipe
 from facviz.sae.weights import Activation
 
+_TILE = 32
+"""Rows of the dense product are a multiple of this long; their last tile holds the bias, whose addition would take as
+long as the product."""
+
 
 @dataclass(slots=True, eq=False)
 class Parameters:
@@ -128,14 +132,17 @@ class Architecture(ABC):
     @torch.no_grad()
     def selection_acts(self, centred: Tensor, parameters: Parameters) -> Tensor:
         """Pre-activations [n, d_sae] good enough to choose by; the next call writes over them."""
-        inputs = centred.detach().to(self.selection_dtype)
-        if not self._selection or self._selection[0].dtype != inputs.dtype or len(self._selection[2]) != len(inputs):
-            like = [parameters.W_enc, parameters.b_enc, inputs.new_empty(len(inputs), len(parameters.b_enc))]
-            self._selection = [torch.empty_like(t, dtype=inputs.dtype, requires_grad=False) for t in like]
-        W_enc, b_enc, pre = self._selection
-        W_enc.copy_(parameters.W_enc)
-        b_enc.copy_(parameters.b_enc)
-        return torch.addmm(b_enc, inputs, W_enc.T, out=pre)
+        (n, d_in), d_sae = centred.shape, len(parameters.b_enc)
+        if not self._selection or self._selection[0].dtype != self.selection_dtype or len(self._selection[0]) != n:
+            width = (d_in // _TILE + 1) * _TILE
+            empty = centred.new_zeros(n, width, dtype=self.selection_dtype)
+            self._selection = [empty, empty.new_zeros(d_sae, width), empty.new_empty(n, d_sae)]
+            empty[:, d_in] = 1
+        inputs, weights, pre = self._selection
+        inputs[:, :d_in].copy_(centred)
+        weights[:, :d_in].copy_(parameters.W_enc)
+        weights[:, d_in].copy_(parameters.b_enc)
+        return torch.mm(inputs, weights.T, out=pre)
 
 
 class SelectingArchitecture(Architecture):
