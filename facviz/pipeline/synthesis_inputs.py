@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,26 +43,54 @@ def briefs_of(
     chosen: Sequence[Mapping[str, Any]],
 ) -> list[FeatureBrief]:
     """Evidence of any features; a row holds `feature_id`, `act_threshold` and `n_anchor_docs`."""
-    sae_id, task = measured["sae_id"], measured["task"]
+    sae_id = measured["sae_id"]
     anchor_id = reader.dataset(coverage_config.anchor)["dataset_id"]
     spans = spans_by_feature(reader.rows("dataset_spans", sae_id=sae_id, dataset_id=anchor_id))
     outputs = {r["feature_id"]: promoted_tokens(r) for r in reader.rows("feature_directions", sae_id=sae_id)}
     shown = {f: [s for s in found if s.split is Split.EXPLAIN] for f, found in spans.items()}
     shown = {f: found for f, found in shown.items() if found}
-    words = {k.feature_id: k for k in feature_keywords(shown, output_tokens=outputs)}
+    words = {k.feature_id: k.peak for k in feature_keywords(shown, output_tokens=outputs)}
+    return _briefs(reader, measured, config, chosen, spans, words)
+
+
+def read_brief(
+    reader: Reader,
+    measured: Mapping[str, Any],
+    coverage_config: CoverageConfig,
+    config: SynthesisConfig,
+    feature_id: int,
+) -> FeatureBrief:
+    """One missing feature as gates need it: without `words`, which are read off the spans of all features at once."""
+    sae_id, anchor_id = measured["sae_id"], reader.dataset(coverage_config.anchor)["dataset_id"]
+    rows = reader.rows("spans", feature_id=feature_id, sae_id=sae_id)
+    spans = spans_by_feature(row for row in rows if row["dataset_id"] == anchor_id)
+    missing = reader.rows("missing", coverage_id=measured["coverage_id"])
+    chosen = _chosen(missing, dataclasses.replace(config, features=(feature_id,)))
+    [brief] = _briefs(reader, measured, config, chosen, spans, {})
+    return brief
+
+
+def _briefs(
+    reader: Reader,
+    measured: Mapping[str, Any],
+    config: SynthesisConfig,
+    chosen: Sequence[Mapping[str, Any]],
+    spans: Mapping[int, Sequence[Span]],
+    words: Mapping[int, tuple[str, ...]],
+) -> list[FeatureBrief]:
     written = [
         r
-        for r in reader.rows("explanations", sae_id=sae_id)
+        for r in reader.rows("explanations", sae_id=measured["sae_id"])
         if r["outcome"] == ExplanationOutcome.EXPLAINED and r["status"] != "rejected"
     ]
     explanations = {r["feature_id"]: r["text"] for r in written}
-    guideline = load_task(task)
+    guideline = load_task(measured["task"])
     return [
         FeatureBrief(
             feature_id=row["feature_id"],
             act_threshold=row["act_threshold"],
             explanation=explanations.get(row["feature_id"], ""),
-            words=words[row["feature_id"]].peak if row["feature_id"] in words else (),
+            words=words.get(row["feature_id"], ()),
             spans=_evidence(spans.get(row["feature_id"], ()), config.evidence_spans),
             task=guideline,
             n_anchor_docs=row["n_anchor_docs"],

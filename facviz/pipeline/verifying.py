@@ -12,7 +12,7 @@ from facviz.errors import InputError
 from facviz.pipeline.gating import Corpora, build_gates
 from facviz.pipeline.sae import open_sae
 from facviz.pipeline.session import Session
-from facviz.pipeline.synthesis_inputs import read_briefs
+from facviz.pipeline.synthesis_inputs import read_brief
 from facviz.prompts import load_task
 from facviz.records import Candidate
 from facviz.store.gap import read_gap
@@ -50,7 +50,7 @@ def verify_edit(
         measured = _coverage_run(reader, row)
         coverage = _coverage_config(measured)
         sae_id, task = measured["sae_id"], load_task(measured["task"])
-        [brief] = read_briefs(reader, measured, coverage, dataclasses.replace(config, features=(row["feature_id"],)))
+        brief = read_brief(reader, measured, coverage, config, row["feature_id"])
         shown = _shown(reader, row, brief)
         corpora = Corpora.read(reader, coverage.anchor, coverage.seed)
         others = _other_samples(reader, row)
