@@ -148,7 +148,7 @@ def describe_study(prepared: Prepared, arms: Sequence[dict[str, Any]], deltas: S
     described = {"title": prepared.study.title, "n_targets": len(prepared.targets), "gap": prepared.gap}
     described["generator"] = arms[0]["generator"]
     described["seconds"] = round(sum(arm["seconds"] for arm in arms), 1)
-    return described | summarise(arms, deltas)
+    return described | summarise(arms, deltas, prepared.gap["within_reach"])
 
 
 def fill_known_gaps(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:

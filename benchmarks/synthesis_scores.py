@@ -60,13 +60,19 @@ def accepted_shares(arm: Arm, *, with_gate: bool) -> Numbers:
     return accepted / np.maximum(np.array(arm["drawn"], float), 1)
 
 
-def summarise(arms: Sequence[Arm], deltas: Sequence[float], rng_seed: int = 0) -> dict[str, Any]:
-    """All figures of one study."""
+def summarise(
+    arms: Sequence[Arm], deltas: Sequence[float], within_reach: Sequence[bool], rng_seed: int = 0
+) -> dict[str, Any]:
+    """All figures of one study; `within_reach` says of each target whether an anchor text goes as far as samples must."""
     by_name: dict[str, list[Arm]] = {}
     for arm in arms:
         by_name.setdefault(arm["arm"], []).append(arm)
     draw = _Bootstrap(arms[0]["n_units"], rng_seed)
     figures = {name: _figures(found, deltas, draw) for name, found in by_name.items()}
+    reached = np.flatnonzero(within_reach)
+    for name, found in by_name.items() if len(reached) else ():
+        values = np.stack([covered(arm, 1.0, with_gate=True)[reached] for arm in found])
+        figures[name]["within_reach"] = _rounded(_Bootstrap(len(reached), rng_seed).estimate(values))
     return {"arms": figures, "orderings": _orderings(by_name, deltas, draw)}
 
 

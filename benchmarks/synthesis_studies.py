@@ -44,7 +44,8 @@ LACKING = ("code", "reviews", "news")
 """Themes that the seed set of `general` has nothing of."""
 OTHER = "other"
 MOST_OF_A_THEME, MOST_OTHER = 400, 1200
-N_SAFE = 1000
+N_SAFE = 200
+"""Of ToxicChat's harmless messages, for a seed set: a thousand of them leave nothing missing."""
 GENERAL_TASK = TaskDraft(
     title="Messages of all kinds",
     description="A neutral task for measuring synthesis: what do people ask an assistant for?",
@@ -85,7 +86,8 @@ class Prepared:
     act_threshold: tuple[float, ...]
     """δ of each target."""
     gap: dict[str, Any]
-    """What the page says of the gap: sizes, saturation at every δ, how many targets an anchor text exceeds by 5 %."""
+    """What the page says of the gap: sizes, saturation at every δ, and which targets are within reach: some anchor text
+    exceeds their δ by the 5 % that a sample must."""
 
 
 def toxicchat(folder: Path) -> Study:
@@ -218,11 +220,11 @@ def prepare(study: Study, work: Path, n_targets: int, *, quiet: bool = False) ->
         }
         measured = coverage.coverage(session, sae_id, task, source, study.coverage)
     targets = choose_targets(session, measured["coverage_id"], n_targets)
-    thresholds, n_exceeded = _thresholds(session, measured, study.coverage, targets)
+    thresholds, within_reach = _thresholds(session, measured, study.coverage, targets)
     described = {name: {k: run[k] for k in ("n_missing", "n_anchor", "saturated", "fac")} for name, run in runs.items()}
     kept = ("coverage_id", "n_relevant", "n_anchor", "n_missing", "fac", "fac_low", "fac_high", "saturated")
     kept += ("anchor", "seed", "n_anchor_docs", "n_seed_docs", "n_anchor_tokens", "n_seed_tokens", "task", "sae_id")
-    gap = {k: measured[k] for k in kept} | {"by_delta": described, "n_targets_exceeded_by_anchor": n_exceeded}
+    gap = {k: measured[k] for k in kept} | {"by_delta": described, "within_reach": within_reach}
     return Prepared(study, session, measured, targets, thresholds, gap)
 
 
@@ -258,9 +260,9 @@ def choose_targets(session: Session, coverage_id: str, n: int) -> tuple[int, ...
 
 def _thresholds(
     session: Session, measured: dict[str, Any], config: CoverageConfig, targets: Sequence[int]
-) -> tuple[tuple[float, ...], int]:
-    """δ of the targets, and for how many some anchor text exceeds what a sample must exceed."""
+) -> tuple[tuple[float, ...], list[bool]]:
+    """δ of the targets, and whether some anchor text exceeds what a sample must exceed."""
     with session.workspace.reader() as reader:
         gap = read_gap(reader, measured["sae_id"], measured["task"], measured["relevance_source"], config)
     exceeded = doc_frequency(gap.anchor, VERIFICATION_MARGIN * gap.act_threshold)[list(targets)] > 0
-    return tuple(float(gap.act_threshold[f]) for f in targets), int(exceeded.sum())
+    return tuple(float(gap.act_threshold[f]) for f in targets), exceeded.tolist()

@@ -63,7 +63,7 @@ def test_targets_are_missing_features_drawn_once(prepared, study, work):
     assert set(prepared.targets) <= set(range(12, 24))
     assert prepared.act_threshold == (0.5,) * 4
     assert prepared.gap["n_missing"] == 12
-    assert prepared.gap["n_targets_exceeded_by_anchor"] == 4
+    assert prepared.gap["within_reach"] == [True] * 4
     again = synthesis_studies.prepare(study, work, PLAN.n_targets, quiet=True)
     assert again.targets == prepared.targets
     fewer = synthesis_studies.prepare(study, work, 3, quiet=True)
@@ -215,7 +215,7 @@ def test_coverage_and_accepted_share_by_hand():
 
 def test_a_summary_by_hand():
     nothing = [arm("plain", seed, []) for seed in range(2)]
-    found = synthesis_scores.summarise([HAND, arm("paper", 1, []), *nothing], (0.75, 1.0))
+    found = synthesis_scores.summarise([HAND, arm("paper", 1, []), *nothing], (0.75, 1.0), [True, False, True, False])
     paper = found["arms"]["paper"]
     assert paper["missing_coverage"]["with gate"]["1"]["value"] == 2 / 8
     assert paper["missing_coverage"]["without gate"]["0.75"]["value"] == 4 / 8
@@ -226,6 +226,8 @@ def test_a_summary_by_hand():
         "1": paper["missing_coverage"]["with gate"]["1"],
     }
     assert (paper["n_drawn"], paper["n_accepted"], paper["n_copied"]) == (16, 2, 1)
+    assert paper["within_reach"]["value"] == 1 / 4  # the first of the two within reach, by one of two seeds
+    assert "within_reach" not in synthesis_scores.summarise([HAND], (1.0,), [False] * 4)["arms"]["paper"]
     [at_one] = [o for o in found["orderings"] if o["delta"] == 1.0]
     assert (at_one["first"], at_one["second"], at_one["value"]) == ("paper", "plain", 0.25)
     assert at_one["low"] == 0.0  # both seeds may be the one that brought nothing
@@ -272,7 +274,7 @@ def record():
         "fac_high": 0.9, "saturated": False, "anchor": "all", "seed": "some", "n_anchor_docs": 2000,
         "n_seed_docs": 1000, "n_anchor_tokens": 1, "n_seed_tokens": 1, "task": "toxicity", "sae_id": "s",
         "by_delta": by_delta,
-        "n_targets_exceeded_by_anchor": 37,
+        "within_reach": [True] * 37 + [False] * 3,
     }  # fmt: skip
     study = {
         "title": "Some texts", "n_targets": 40, "gap": gap, "generator": "local/model", "seconds": 9.0,
@@ -327,17 +329,17 @@ def test_a_delta_at_which_neither_covers_more_decides_nothing(record):
 @pytest.mark.parametrize(("value", "verdict"), [(0.85, "reached"), (0.5, "**not reached**")])
 def test_the_goal_is_told_as_it_came_out(record, value, verdict):
     study = record["studies"]["some"]
-    study["arms"]["paper+steered"] = figures(value)
+    study["arms"]["paper+steered"] = figures(value) | {"within_reach": estimate(0.9)}
     text = synthesis_report.report(record)
     assert f"the goal of 80 % by paper+steered at δ 1 is {verdict}: {100 * value:.0f} % (" in text
     assert ("The most is 60 % (55–65), by paper." in text) == (value < 0.6)
-    assert ("3 of the 40 targets are exceeded by 5 % in no anchor text either" in text) == (value < 0.8)
+    assert ("Of the 37 targets within reach it is reached: 90 %" in text) == (value < 0.8)
 
 
 def test_known_gaps_stand_with_their_bar(record):
     study = record["studies"]["some"] | {"title": "code", "arms": {"paper": figures(0.7)}, "orderings": []}
     text = synthesis_report.report({"gaps": {"n_candidates": 16, "choices": {"code": study}}})
-    assert "| code | 60 | 40 | paper | 70 % (65–75) | 20 % (15–25) | reached | missed |" in text
+    assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 20 % (15–25) |" in text
 
 
 def test_the_section_is_replaced_and_the_rest_of_the_page_kept(tmp_path):
