@@ -63,7 +63,7 @@ def accepted_shares(arm: Arm, *, with_gate: bool) -> Numbers:
 def summarise(
     arms: Sequence[Arm], deltas: Sequence[float], within_reach: Sequence[bool], rng_seed: int = 0
 ) -> dict[str, Any]:
-    """All figures of one study; `within_reach` says of each target whether an anchor text goes as far as samples must."""
+    """All figures of one study; `within_reach` says of each target if an anchor text goes as far as a sample must."""
     by_name: dict[str, list[Arm]] = {}
     for arm in arms:
         by_name.setdefault(arm["arm"], []).append(arm)
