@@ -59,7 +59,7 @@ def activations_at_layers(
     handles = [place.on_model_acts(reader(number)) for number, place in enumerate(places)]
     try:
         with torch.inference_mode():
-            places[0].model(input_ids=token_ids, past_key_values=start, use_cache=start is not None)
+            places[0].model(input_ids=token_ids, **places[0].keeping(start))
     except _AllRead as reached:
         return reached.acts
     finally:

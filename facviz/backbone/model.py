@@ -5,6 +5,7 @@ torch and transformers are imported inside functions, so that rendering needs ne
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +147,11 @@ class Backbone:
         with torch.no_grad():  # an RMS norm of ones is its effective scale, also where the code applies 1 + weight
             scale: torch.Tensor = norm(torch.ones_like(weight))
         return scale
+
+    def keeping(self, cache: object) -> dict[str, object]:
+        """Arguments of a forward that reads and extends a cache, by the name that this transformers gives it."""
+        parameters = inspect.signature(self.model.forward).parameters
+        return {"cache" if "cache" in parameters else "past_key_values": cache, "use_cache": cache is not None}
 
     @cached_property
     def family(self) -> Family:

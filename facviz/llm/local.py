@@ -94,7 +94,7 @@ class LocalChat:
                 )
                 push.at(source)
                 last = replies[running, step - 1].unsqueeze(1)
-                logits = model(input_ids=last, past_key_values=cache, use_cache=True, **padding).logits[:, -1]
+                logits = model(input_ids=last, **self._backbone.keeping(cache), **padding).logits[:, -1]
                 next_place = next_place + 1
             if step >= RUN_TOKENS:
                 rule_out(logits, avoided, source.tolist(), replies[running, step - RUN_TOKENS : step].tolist())
@@ -116,7 +116,7 @@ class LocalChat:
         n_shared = _n_shared(prompts) if len(prompts) > 1 else 0
         if n_shared:
             shared = torch.tensor([prompts[0][:n_shared]], device=model.device)
-            model(input_ids=shared, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            model(input_ids=shared, **self._backbone.keeping(cache), logits_to_keep=1)
             cache.batch_repeat_interleave(len(prompts))
         rests = [ids[n_shared:] for ids in prompts]
         width = max(map(len, rests))
@@ -126,7 +126,7 @@ class LocalChat:
         places = (mask.cumsum(-1) - 1).clamp(min=0)[:, n_shared:]
         padding = {} if len(prompts) == 1 else {"attention_mask": mask, "position_ids": places}
         push.at(torch.arange(len(prompts), device=model.device))
-        read = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **padding)
+        read = model(input_ids=ids, **self._backbone.keeping(cache), logits_to_keep=1, **padding)
         return read.logits[:, -1], mask
 
     def _prompt(self, request: LLMRequest) -> list[int]:

@@ -86,13 +86,13 @@ def _summed(
     with push.applied():
         if len(prompt) > 1:
             start = torch.tensor([list(prompt[:-1])], device=model.device)
-            model(input_ids=start, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            model(input_ids=start, **backbone.keeping(cache), logits_to_keep=1)
             cache.batch_repeat_interleave(2 * n)
         width = max(map(len, replies))  # the last token of a reply is predicted, and need not be read
         read = [[prompt[-1], *ids[:-1], *[0] * (width - len(ids))] for ids in replies]
         ids = torch.tensor(read, device=model.device)
         push.at(torch.arange(2, device=model.device).repeat_interleave(n), n_tokens=width)
-        logits = model(input_ids=ids.repeat(2, 1), past_key_values=cache, use_cache=True).logits
+        logits = model(input_ids=ids.repeat(2, 1), **backbone.keeping(cache)).logits
     total = 0.0
     for row, reply in enumerate(replies):
         pushed, plain = (logits[i, : len(reply)].to(torch.float32).log_softmax(-1) for i in (row, n + row))

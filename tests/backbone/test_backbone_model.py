@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -184,3 +186,16 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackboneError, match="sees no GPU here; set `device`"):
         chosen_device("cuda")
+
+
+def test_a_cache_goes_by_the_name_that_the_model_knows(planted_backbone):
+    cache = transformers.DynamicCache(config=planted_backbone.model.config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        planted_backbone.model(input_ids=torch.tensor([[1, 2, 3]]), **planted_backbone.keeping(cache))
+    assert cache.get_seq_length() == 3
+    older = SimpleNamespace(
+        model=SimpleNamespace(forward=lambda input_ids, past_key_values=None, use_cache=False: None)
+    )
+    assert Backbone.keeping(older, cache) == {"past_key_values": cache, "use_cache": True}
+    assert Backbone.keeping(older, None) == {"past_key_values": None, "use_cache": False}

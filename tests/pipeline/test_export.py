@@ -132,6 +132,7 @@ def test_the_card_of_a_folder_holds_no_markup_from_outside(loop_copy):
 
 def test_the_folder_is_a_hugging_face_data_set(loop_copy, tmp_path):
     import datasets
+
     out = tmp_path / "samples"
     export(open_workspace(loop_copy / "workspace"), "samples", out, None, sample_format="hf")
     loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
