@@ -23,10 +23,13 @@ from facviz.records import Document, Message
 from facviz.synthesis.baselines import BASELINES, RANDOM_FEATURE
 from facviz.synthesis.copying import ONLY_COPIED
 from facviz.synthesis.steered import PER_STRENGTH, STRENGTHS
-from facviz.synthesis.strategies import TUNE
+from facviz.synthesis.strategies import PAIRS, TUNE
 
+N_PAIR = 4
+"""Candidates a target of step 1, beside the others: only the pair is made of them (paper Algorithm 2)."""
 N_TUNING = len(STRENGTHS) * PER_STRENGTH
 """Candidates a target beside the others, by which a strategy that pushes chooses its push."""
+TWO_STEPS = ("paper", "paper+steered", RANDOM_FEATURE)
 ARMS = ("one-step", EQUAL_TOTAL, "paper", "steered", "paper+steered", *BASELINES)
 
 
@@ -36,25 +39,25 @@ class Plan:
 
     n_targets: int = 40
     n_candidates: int = 8
-    """Candidates a target, all steps together."""
+    """Candidates a target that may be accepted; what pairs and pushes are made of is drawn beside them."""
     max_tokens: int = 40
     n_seeds: int = 3
     batch: int = 32
     at_once: int = 8
 
     def config(self, arm: str, targets: Sequence[int], rng_seed: int) -> SynthesisConfig:
-        """Half of the candidates are of step 1 where there are two; nothing stops early, so all arms draw the same.
-
-        The strategies that push draw candidates beside these to choose the push; they are counted apart.
-        """
-        strategy, n = ("one-step", self.n_candidates + N_TUNING) if arm == EQUAL_TOTAL else (arm, self.n_candidates)
-        first = 0 if strategy == "steered" else n // 2
+        """Nothing stops early, so all arms draw the same; one arm draws what others draw beside as well."""
+        n = self.n_candidates
+        if arm == EQUAL_TOTAL:
+            arm, n = "one-step", n + N_PAIR + N_TUNING
+        first = min(N_PAIR, n // 2) if arm in TWO_STEPS else n // 2
+        counted = n if arm in (*TWO_STEPS, "steered") else n - first
         return SynthesisConfig(
-            strategy=strategy,  # type: ignore[arg-type]
+            strategy=arm,  # type: ignore[arg-type]
             features=tuple(targets),
             per_feature=n,
-            pair_candidates=first or 2,  # nothing is drawn of a step that there is not
-            max_candidates=n - first,
+            pair_candidates=2 if arm == "steered" else first,  # nothing is drawn of a step that there is not
+            max_candidates=counted,
             batch=self.batch,
             max_tokens=self.max_tokens,
             features_at_once=self.at_once,
@@ -101,12 +104,12 @@ def describe(prepared: Prepared, synth_id: str, config: SynthesisConfig) -> dict
             acts = encoder.encode_alone(document).max_acts[0, list(prepared.targets)].toarray().ravel()
             shares = (acts / thresholds).round(4).tolist()
             samples.append({"unit": unit, "accepted": bool(row["accepted"]), "shares": shares})
-    counted = [unit for row, unit in zip(rows, units) if row["step"] != TUNE]
+    counted = [unit for row, unit in zip(rows, units) if row["step"] not in (PAIRS, TUNE)]
     return {
         "synth_id": synth_id,
         "n_units": len(prepared.targets),
         "drawn": [counted.count(unit) for unit in range(len(prepared.targets))],
-        "n_tuning": len(rows) - len(counted),
+        "n_beside": len(rows) - len(counted),
         "samples": samples,
         "reasons": dict(Counter(row["reject_reason"] for row in rows if row["reject_reason"]).most_common()),
         "steps": dict(Counter(row["step"] for row in rows)),

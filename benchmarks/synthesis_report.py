@@ -55,18 +55,17 @@ def _studies(record: Record) -> list[str]:
 
 def _method(record: Record) -> str:
     return (
-        f"Every arm draws {record['n_candidates']} candidates for each target of a study, all steps together, and "
-        "nothing stops early, so all cost the same. The strategies that push the model draw others beside them to "
-        "choose the push (after the +); the arm “as many as steered” draws those too. Targets are a random draw of the "
-        "missing features at relative 1.0, the same for all. A baseline is credited with every target that one of its "
-        "accepted texts activates.\n\n"
+        f"Every arm draws {record['n_candidates']} candidates that may be accepted for each target of a study, and "
+        "nothing stops early. What a strategy makes its pair and its push of comes beside them (after the +), as the "
+        "paper counts its two steps; the arm “as many in all” may accept as many as `paper+steered` draws with all "
+        "that. Targets are a random draw of the missing features at relative 1.0, the same for all. A baseline is "
+        "credited with every target that one of its accepted texts activates.\n\n"
         "**Missing coverage** is the share of the targets that the accepted texts activate, each encoded alone in "
         "float32; the same texts are scored again at other δ. **Accepted** is the share of the drawn candidates that "
-        "pass all gates; with two steps those of the first, half of all, serve the pair alone. In brackets 95 % "
-        "intervals, of a bootstrap over targets and seeds. A target is **within reach** if some anchor text exceeds "
-        "its δ by the 5 % that a sample must: many features fire at one strength only, and nothing can be proven to "
-        "go beyond it. *Without the gate* counts the texts, too, that the gate "
-        "against copying turned down, whatever later gates would have said."
+        "pass all gates. In brackets 95 % intervals, of a bootstrap over targets and seeds. A target is "
+        "**within reach** if some anchor text exceeds its δ by the 5 % that a sample must: many features fire at one "
+        "strength only, and nothing can be proven to go beyond it. *Without the gate* counts the texts, too, that the "
+        "gate against copying turned down, whatever later gates would have said."
     )
 
 
@@ -99,7 +98,7 @@ def _coverage_table(study: Mapping[str, Any], deltas: Sequence[float]) -> str:
     lines = [row(["arm", "candidates", *head]), rule(len(head) + 2)]
     for name, found in study["arms"].items():
         coverage, accepted = found["missing_coverage"], found["accepted_share"]
-        drawn = f"{found['n_drawn']:,}" + (f" + {found['n_tuning']:,}" if found["n_tuning"] else "")
+        drawn = f"{found['n_drawn']:,}" + (f" + {found['n_beside']:,}" if found["n_beside"] else "")
         measures = [
             *(coverage["with gate"][f"{d:g}"] for d in deltas),
             found.get("within_reach"),

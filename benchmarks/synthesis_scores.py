@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-EQUAL_TOTAL = "one-step, as many as steered"
-"""The arm that draws what strategies that push draw beside their candidates, and does not push."""
+EQUAL_TOTAL = "one-step, as many in all"
+"""The arm that may accept as many as `paper+steered` draws with what its pair and its push are made of."""
 N_BOOTSTRAP = 2000
 SWEEP = (0.3, 0.6, 1.0)
 ORDERINGS = (
@@ -23,7 +23,7 @@ ORDERINGS = (
     ("one-step", "plain"),
     ("paper", "plain"),
     ("steered", "plain"),
-    ("steered", EQUAL_TOTAL),
+    ("paper+steered", EQUAL_TOTAL),
     ("paper+steered", "paper"),
     ("paper", "random-feature"),
 )
@@ -86,7 +86,7 @@ def _figures(arms: Sequence[Arm], deltas: Sequence[float], draw: _Bootstrap) -> 
     return {
         "n_seeds": len(arms),
         "n_drawn": sum(sum(arm["drawn"]) for arm in arms),
-        "n_tuning": sum(arm["n_tuning"] for arm in arms),
+        "n_beside": sum(arm["n_beside"] for arm in arms),
         "n_accepted": sum(s["accepted"] for arm in arms for s in arm["samples"]),
         "n_copied": sum(not s["accepted"] for arm in arms for s in arm["samples"]),
         "steps": arms[0]["steps"],

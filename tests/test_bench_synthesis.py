@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import synthesis as program
 from benchmarks import synthesis_report, synthesis_scores, synthesis_studies
-from benchmarks.synthesis_arms import ARMS, N_TUNING, Plan, run_arm, units_of
+from benchmarks.synthesis_arms import ARMS, N_PAIR, N_TUNING, TWO_STEPS, Plan, run_arm, units_of
 from benchmarks.synthesis_help import evaluate_arms
 from facviz.config import BackboneConfig, CoverageConfig, DatasetConfig, RelevanceConfig, SampleConfig, check_ranges
 from facviz.testing.workspaces import anchor_rows, make_planted_run
@@ -80,7 +80,7 @@ def test_every_arm_draws_the_same_and_its_samples_activate_what_it_says(arms, pr
     assert [(a["arm"], a["rng_seed"]) for a in arms] == [(name, seed) for seed in range(2) for name in PLANTED_ARMS]
     for arm in arms:
         assert arm["drawn"] == [4] * 4
-        assert arm["n_tuning"] == 0
+        assert arm["n_beside"] == (8 if arm["arm"] in TWO_STEPS else 0)
         accepted = [s for s in arm["samples"] if s["accepted"]]
         assert all(max(s["shares"]) > 1 for s in accepted)
         strengths = {(2 + f % 4) / 0.5 for f in prepared.targets}
@@ -134,7 +134,7 @@ def test_the_program_writes_its_record_and_section_and_resumes(study, work, arms
     assert list(record["studies"]["planted"]["arms"]) == list(PLANTED_ARMS)
     text = page.read_text()
     assert text.startswith("# Results\n\nbefore\n\n## Does synthesis fill the gap?\n\n<!-- synthesis: begin -->")
-    assert "| `random-feature` | 32 |" in text
+    assert "| `random-feature` | 32 + 16 |" in text
     assert "`planted`: one-step ≥ plain" in text
     assert program.main(asked) == 0
     assert page.read_text() == text
@@ -170,9 +170,11 @@ def test_what_the_arms_wrote_trains_heads(arms, prepared):
 def test_every_arm_has_settings_that_are_allowed_and_its_budget(arm):
     config = Plan().config(arm, (1, 2, 3), 7)
     check_ranges(dataclasses.replace(config, per_feature=1), arm)
-    n = 8 + N_TUNING * (arm == synthesis_scores.EQUAL_TOTAL)
-    expected = {"steered": config.max_candidates}.get(arm, config.pair_candidates + config.max_candidates)
+    n = 8 + (N_PAIR + N_TUNING) * (arm == synthesis_scores.EQUAL_TOTAL)
+    counts_last_step = arm in (*TWO_STEPS, "steered")
+    expected = config.max_candidates if counts_last_step else config.pair_candidates + config.max_candidates
     assert expected == n == config.per_feature  # so nothing stops early
+    assert arm not in TWO_STEPS or config.pair_candidates == N_PAIR
     assert (config.max_tokens, config.rng_seed, config.features) == (40, 7, (1, 2, 3))
 
 
@@ -193,7 +195,7 @@ def arm(name, seed, samples, n_units=4):
         "rng_seed": seed,
         "n_units": n_units,
         "drawn": [2] * n_units,
-        "n_tuning": 0,
+        "n_beside": 0,
         "samples": told,
         "steps": {"pool": 2 * n_units},
     }
@@ -254,7 +256,7 @@ def figures(value, n_copied=0):
     shares = {"with gate": {d: estimate(value) for d in ("0.75", "1", "1.25")}}
     shares["without gate"] = shares["with gate"]
     return {
-        "n_seeds": 3, "n_drawn": 960, "n_tuning": 0, "n_accepted": 100, "n_copied": n_copied, "steps": {},
+        "n_seeds": 3, "n_drawn": 960, "n_beside": 0, "n_accepted": 100, "n_copied": n_copied, "steps": {},
         "missing_coverage": shares, "accepted_share": {"with gate": estimate(0.2), "without gate": estimate(0.25)},
         "sweep": {"0.3": estimate(value / 3), "0.6": estimate(value / 2), "1": estimate(value)},
     }  # fmt: skip
