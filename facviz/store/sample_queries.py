@@ -23,6 +23,11 @@ SAMPLE_QUERIES = {
         SELECT feature_id, count(*) AS n, count(*) FILTER (accepted AND review <> 'rejected') AS n_accepted,
             max(act / nullif(act_threshold, 0)) AS share, max(act) AS act
         FROM run_candidate WHERE coverage_id = $coverage_id GROUP BY feature_id ORDER BY feature_id""",
+    "strongest_in_anchor": """
+        SELECT s.feature_id, s.max_act FROM coverage_run r
+        JOIN dataset d ON d.name = r.anchor
+        JOIN feature_stats s ON s.sae_id = r.sae_id AND s.dataset_id = d.dataset_id AND s.mode = r.mode
+        WHERE r.coverage_id = $coverage_id AND s.feature_id IN (SELECT unnest($ids::INTEGER[]))""",
     "best_candidates": """
         SELECT * FROM run_candidate
         WHERE coverage_id = $coverage_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) AND text <> ''

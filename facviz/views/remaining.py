@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from facviz.store.queries import Queries
+from facviz.synthesis.plan import VERIFICATION_MARGIN
 from facviz.views.charts import CellState
 from facviz.views.format import count, count_of
 from facviz.views.samples import REASONS, Sample, samples_of, share_words
@@ -61,6 +62,8 @@ def remaining_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> lis
                 tallies[row["feature_id"]][row["reason"]] += row["n"]
     best = samples_of(queries, run, queries.rows("best_candidates", coverage_id=coverage_id, ids=list(ids)))
     by_feature = {sample.feature_id: sample for sample in best}
+    anchor = queries.rows("strongest_in_anchor", coverage_id=coverage_id, ids=list(ids))
+    strongest = {row["feature_id"]: float(row["max_act"]) for row in anchor}
     for one in best:
         strategies[one.feature_id].add(str(one.row["strategy"]))
     found = []
@@ -76,7 +79,15 @@ def remaining_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> lis
                 best=_best(sample),
                 share=share,
                 reasons=_reasons(tallies[f], people[f]),
-                advice=advice(state, share, tallies[f], strategies[f], nearest=_reason(sample), by_people=people[f]),
+                advice=advice(
+                    state,
+                    share,
+                    tallies[f],
+                    strategies[f],
+                    nearest=_reason(sample),
+                    by_people=people[f],
+                    is_beyond_anchor=_is_beyond(sample, strongest.get(f)),
+                ),
                 sample=sample,
             )
         )
@@ -100,6 +111,13 @@ def _share(sample: Sample | None) -> float | None:
     return float(sample.row["act"]) / float(sample.row["act_threshold"])
 
 
+def _is_beyond(sample: Sample | None, strongest: float | None) -> bool:
+    """Whether a sample would have to go further than any anchor text does."""
+    if sample is None or strongest is None:
+        return False
+    return strongest <= VERIFICATION_MARGIN * float(sample.row["act_threshold"])
+
+
 def _reasons(tally: Mapping[str, int], by_people: int) -> str:
     parts = [f"{REASONS.get(name, name).lower()} {count(n)}" for name, n in Counter(tally).most_common(4)]
     parts = [f"rejected by people {count(by_people)}"] * bool(by_people) + parts
@@ -114,6 +132,7 @@ def advice(
     *,
     nearest: str = "",
     by_people: int = 0,
+    is_beyond_anchor: bool = False,
 ) -> str:
     """What to try next, in one sentence, by what stopped the feature; `nearest` is why its best text did not count."""
     total = sum(tally.values()) or 1
@@ -126,6 +145,11 @@ def advice(
         return "The writer refused: let the local model write, or check what the explanation asks for."
     if nearest in BESIDES or sum(n for reason, n in tally.items() if reason in BESIDES) > 0.5 * total:
         return "What fires is turned down for other reasons: edit the nearest text, or vary more in another pass."
+    if is_beyond_anchor:
+        return (
+            f"No anchor text goes beyond {VERIFICATION_MARGIN} δ either: it fires at one strength. Leave it out, or "
+            "measure coverage with a lower δ."
+        )
     if share is not None and share >= NEAR:
         return "Nearly there: more candidates, or another pass, should reach it."
     if not is_steered:

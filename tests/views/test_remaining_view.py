@@ -9,7 +9,15 @@ import pytest
 
 from facviz.store.events import candidate_of
 from facviz.views.coverage import coverage_runs
-from facviz.views.remaining import advice, near_bar_html, remaining_rows, remaining_words, share_bar_html, unreached
+from facviz.views.remaining import (
+    _is_beyond,
+    advice,
+    near_bar_html,
+    remaining_rows,
+    remaining_words,
+    share_bar_html,
+    unreached,
+)
 from facviz.views.synthesis import closing
 
 
@@ -59,6 +67,22 @@ def test_nothing_is_said_where_everything_is_filled(database, closed):
 )
 def test_the_advice_follows_from_what_stopped_the_feature(state, share, tally, strategies, words):
     assert words in advice(state, share, tally, strategies)
+
+
+def test_a_feature_that_no_anchor_text_goes_far_enough_for_is_told_apart(database, closed):
+    tally = {"target does not fire": 9}
+    assert "fires at one strength" in advice("exhausted", 0.95, tally, {"paper"}, is_beyond_anchor=True)
+    assert "raise it" in advice("budget", 0.95, tally, {"paper"}, is_beyond_anchor=True)
+    assert "vary more" in advice("exhausted", 0.95, {"copied": 9}, {"paper"}, is_beyond_anchor=True)
+    coverage_id, [feature_id] = closed.run["coverage_id"], unreached(closed)
+    [row] = database.rows("strongest_in_anchor", coverage_id=coverage_id, ids=[feature_id])
+    [run] = database.rows("coverage")
+    anchor_id = database.dataset(run["anchor"])["dataset_id"]
+    stats = database.rows("stats", sae_id=run["sae_id"], dataset_id=anchor_id, mode=run["mode"])
+    assert row["max_act"] == next(s["max_act"] for s in stats if s["feature_id"] == feature_id)
+    sample = remaining_rows(database, closed, [feature_id])[0].sample
+    bar = 1.05 * sample.row["act_threshold"]
+    assert (_is_beyond(sample, bar), _is_beyond(sample, 1.01 * bar), _is_beyond(None, bar)) == (True, False, False)
 
 
 def test_bars_end_at_one_and_a_half_thresholds_and_escape_their_words(database, closed):
