@@ -240,7 +240,7 @@ def before_after(
     for end in ends:
         _add_end(figure, *end, side="right" if end is furthest else "left")
     share_axis(figure, "x", "FAC")
-    figure.update_xaxes(range=[-0.22, 1.22])
+    figure.update_xaxes(range=[-0.22, 1.34])
     figure.update_yaxes(visible=False, range=[-1, 1.6])
     return figure
 

@@ -6,13 +6,14 @@ from facviz.views.palette import Mode, ink_on, palette
 
 _CSS = """
 .block-container{{max-width:1240px}}
+@media (max-width:1150px){{.block-container{{padding-left:1.6rem;padding-right:1.6rem}}}}
 .fv-wide .block-container{{max-width:none}}
 [data-testid="stMetric"]{{border-left:2px solid {hairline};padding-left:14px}}
 [data-testid="stMetricLabel"] p{{color:{muted};font-size:.85rem}}
 [data-testid="stMetricValue"]{{font-variant-numeric:tabular-nums;font-weight:600}}
 .st-key-fv_failure{{border-left:3px solid {missing}}}
 .fv-big{{font-size:3.4rem;line-height:1.05;font-weight:650;font-variant-numeric:tabular-nums;color:{ink}}}
-.fv-big small{{font-size:1.1rem;font-weight:400;color:{muted};margin-left:.5rem}}
+.fv-big small{{font-size:1.1rem;font-weight:400;color:{muted};margin-left:.5rem;white-space:nowrap}}
 .fv-say{{font-size:1.15rem;line-height:1.5;color:{ink};max-width:62ch}}
 .fv-explanation{{font-size:1.5rem;line-height:1.35;font-weight:600;color:{ink};overflow-wrap:anywhere}}
 .fv-quiet{{color:{muted};font-size:.85rem}}
