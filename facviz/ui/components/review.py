@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -18,6 +19,7 @@ from facviz.ui.components import review_session as session
 from facviz.ui.components.address import feature_address, follow, plain_markdown
 from facviz.ui.components.decisions import Desk, say, show_actions, show_said, take_written
 from facviz.ui.components.feature import show_histogram, show_links
+from facviz.ui.components.moving import Strip
 from facviz.ui.components.review_tools import HELP_KEY, asks_once, show_help
 from facviz.ui.components.spans import asked_amount, asked_context, choose_context, show_spans
 from facviz.ui.frame import Here
@@ -180,12 +182,9 @@ def _moves(here: Here, queue: QueueView, item: Item) -> None:
             query_params=feature_address(view.feature_id, {"sae": state.query_text("sae")}),
             help="Open the feature's own page.",
         )
-        for icon, key, words, target in (
-            (":material/chevron_left:", "Left", "Previous", queue.before),
-            (":material/chevron_right:", "Right", "Next", queue.after),
-        ):
-            _icon(icon, key.lower(), key, words, _go, target, disabled=target is None)
-        show_taking_back(here)
+        strip = _strip(here)
+        strip.show_moves(*(None if target is None else partial(_go, target) for target in (queue.before, queue.after)))
+        strip.show_taking_back()
         st.space("stretch")
         st.toggle("Blind", help=_BLIND_HELP, **follow("fv_review_blind", "blind", is_blind(), default=False))
         choose_context("review")
@@ -193,23 +192,12 @@ def _moves(here: Here, queue: QueueView, item: Item) -> None:
 
 def show_taking_back(here: Here) -> None:
     """Undo, redo and help: also where no item is left to show."""
-    _icon(":material/undo:", "undo", "U", "Take back your last decision, to any depth.", _undo_mine, here)
-    _icon(":material/redo:", "redo", "Y", "Bring back what your last undo took back.", _redo_mine, here)
-    if st.button("", icon=":material/keyboard:", key=HELP_KEY, shortcut="H", help="Keys and how this page works (?)"):
-        show_help()
+    _strip(here).show_taking_back()
 
 
-def _icon(icon: str, name: str, key: str, words: str, action: Any, *arguments: Any, disabled: bool = False) -> None:
-    st.button(
-        "",
-        icon=icon,
-        key=f"fv_review_{name}",
-        shortcut=key,
-        help=words,
-        disabled=disabled,
-        on_click=action,
-        args=arguments,
-    )
+def _strip(here: Here) -> Strip:
+    words = "Keys and how this page works (?)"
+    return Strip("fv_review", partial(_undo_mine, here), partial(_redo_mine, here), show_help, HELP_KEY, words)
 
 
 def _undo_mine(here: Here) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -19,6 +20,7 @@ from facviz.store.events import MAX_SAMPLE, Target, candidate_of
 from facviz.ui import resources, state
 from facviz.ui.components.address import feature_address, plain_markdown
 from facviz.ui.components.decisions import say, show_problem
+from facviz.ui.components.moving import Strip
 from facviz.ui.components.sample_text import HEAT, encoding, heat_toggle, kept_away, text_html, wait_for
 from facviz.ui.components.waiting import ready
 from facviz.ui.frame import Here
@@ -100,35 +102,21 @@ def _moves(desk: Desk) -> None:
             query_params=feature_address(max(sample.feature_id, 0), {"sae": state.query_text("sae")}),
             help="Open the feature's own page.",
         )
-        for icon, key, words, target in (
-            (":material/chevron_left:", "Left", "Previous", place.before),
-            (":material/chevron_right:", "Right", "Next", place.after),
-        ):
-            _icon(icon, key.lower(), key, words, _go, target, disabled=not target)
-        show_taking_back(desk.here)
+        strip = _strip(desk.here)
+        strip.show_moves(*(partial(_go, target) if target else None for target in (place.before, place.after)))
+        strip.show_taking_back()
         st.space("stretch")
         heat_toggle("Show where it fires", HEAT)
 
 
 def show_taking_back(here: Here) -> None:
     """Undo, redo and help: also where no candidate is left to show."""
-    _icon(":material/undo:", "undo", "U", "Take back your last decision, to any depth.", _undo_mine, here)
-    _icon(":material/redo:", "redo", "Y", "Bring back what your last undo took back.", _redo_mine, here)
-    if st.button("", icon=":material/keyboard:", key=HELP_KEY, shortcut="H", help="Keys and how this works (?)"):
-        show_help()
+    _strip(here).show_taking_back()
 
 
-def _icon(icon: str, name: str, key: str, words: str, action: Any, *arguments: Any, disabled: bool = False) -> None:
-    st.button(
-        "",
-        icon=icon,
-        key=f"fv_sample_{name}",
-        shortcut=key,
-        help=words,
-        disabled=disabled,
-        on_click=action,
-        args=arguments,
-    )
+def _strip(here: Here) -> Strip:
+    words = "Keys and how this works (?)"
+    return Strip("fv_sample", partial(_undo_mine, here), partial(_redo_mine, here), show_help, HELP_KEY, words)
 
 
 def _text(desk: Desk, *, heat: bool) -> None:
