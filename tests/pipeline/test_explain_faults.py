@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 
 import pytest
+from books import most_committed, recorded
 
 from facviz.llm.ledger import call_rows
 from facviz.store.workspace import open_workspace
@@ -72,46 +73,6 @@ class BadDay:
 @pytest.fixture
 def root(tmp_path):
     return make_many_features(tmp_path / "workspace", N_FEATURES).root
-
-
-@pytest.fixture(params=["anthropic", "openai"])
-def provider(request, monkeypatch, tmp_path):
-    for name in ("ANTHROPIC_AUTH_TOKEN", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    prices = tmp_path / "prices.toml"
-    prices.write_text(
-        '[[price]]\nprovider = "openai"\nmodel = "stub-model"\neffective_from = 2026-01-01\ninput = 0.1\noutput = 4.0\n'
-    )
-    monkeypatch.setenv("FACVIZ_PRICES", str(prices))
-    monkeypatch.setenv("FACVIZ_LLM_TIMEOUT", "3")
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-never-a-real-key")
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-a-real-key-either")
-
-    def use(server):
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-        return request.param
-
-    return use
-
-
-def recorded(root):
-    """Recorded replies by file, with what shows that one was written again."""
-    return {path: path.stat().st_ino for path in (root / "llm" / "replies").glob("*/*.json")}
-
-
-def most_committed(root) -> float:
-    """The highest sum of what was spent and reserved, at any line of the ledger."""
-    worst, total, most = {}, 0.0, 0.0
-    for line in (root / "llm" / "ledger.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        if entry["event"] == "reserved":
-            worst[entry["call_id"]] = entry["worst_usd"]
-            total += entry["worst_usd"]
-        else:
-            total += (entry["usd"] or 0.0) - worst.pop(entry["call_id"])
-        most = max(most, total)
-    return most
 
 
 def test_a_job_of_200_features_survives_every_fault_and_two_kills(root, provider, start_python):
