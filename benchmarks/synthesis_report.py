@@ -34,8 +34,9 @@ def report(record: Record) -> str:
 
 
 def write_section(page: Path, text: str) -> None:
-    """Replace what stands between the marks of a page; a page without marks gets them at its end."""
-    before, mark, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    """Replace what stands between the marks of a page; a page without marks, or none, gets them at its end."""
+    known = page.read_text(encoding="utf-8") if page.is_file() else ""
+    before, mark, rest = known.partition(BEGIN)
     if not mark:
         before, rest = before.rstrip() + "\n\n## Does synthesis fill the gap?\n\n", f"{END}\n"
     _, _, after = rest.partition(END)

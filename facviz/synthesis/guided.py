@@ -8,7 +8,7 @@ from typing import Any
 
 from facviz.prompts import render
 from facviz.records import Candidate, Message, Span
-from facviz.synthesis.pairs import REQUEST_TEMPLATE, one_line, pair_messages, request_text, system_message
+from facviz.synthesis.pairs import REQUEST_TEMPLATE, one_line, request_text, system_message
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.safety import is_withheld
 
@@ -30,22 +30,22 @@ class Guided:
 def guided_messages(brief: FeatureBrief, strong: Candidate | None, weak: Candidate | None) -> Guided:
     """Guided by a pair, or by anchor spans where the feature has none.
 
-    The pair stands in it as an answer that was turned down and one that was praised: a model that can only continue
-    the conversation then continues from the strong one. Quoting both in one request made a small model copy them. All
-    spans stand before it: the strong text of a few tries is often weaker than they are.
+    The weak text stands first, as an answer that was turned down; then the strong one and all spans, the stronger the
+    later, the last of them praised: a model that can only continue the conversation then continues from the strongest.
+    Quoting both in one request made a small model copy them, and the strong one of a few tries is often weaker than
+    the spans: with it last, texts fired less often than without any guidance.
     """
     if strong is None or weak is None:
         return _by_evidence(brief)
-    messages, shown = pair_messages(brief)
+    spans = [(span.act, one_line(span)) for span in brief.spans if not is_withheld(one_line(span))]
+    texts = [text for _, text in sorted([*spans, (strong.act, strong.text)])]
     request = request_text(brief)
-    turns = [
-        *messages,
-        Message("assistant", weak.text),
-        Message("user", render(CONTRAST_TEMPLATE, request=request)),
-        Message("assistant", strong.text),
-        Message("user", render(GUIDED_TEMPLATE, request=request)),
-    ]
-    return Guided(tuple(turns), (*shown, weak.text, strong.text), GUIDED_TEMPLATE)
+    contrast = Message("user", render(CONTRAST_TEMPLATE, request=request))
+    turns = [system_message(brief), Message("user", request), Message("assistant", weak.text)]
+    for text in texts:
+        turns += [contrast if len(turns) == 3 else Message("user", request), Message("assistant", text)]
+    turns.append(Message("user", render(GUIDED_TEMPLATE, request=request)))
+    return Guided(tuple(turns), (weak.text, *texts), GUIDED_TEMPLATE)
 
 
 def _by_evidence(brief: FeatureBrief) -> Guided:

@@ -83,7 +83,7 @@ def test_an_sae_that_normalises_tokens_pushes_by_as_much_as_a_token_is_wide(plan
 
 
 def test_pushed_samples_fire_when_measured_alone_and_unpushed(session, synthesize):
-    told = synthesize(strategy="steered")
+    told = synthesize(strategy="steered", max_candidates=48)
     assert told["n_filled"] == told["n_attempted"] == 3
     rows = candidates_of(session, told)
     encoder = open_encoder(session.workspace)

@@ -96,17 +96,13 @@ def test_step_two_shows_the_strong_text_as_right_and_the_weak_one_as_wrong(brief
     result = engine.fill(brief)
     strong, weak = step_of(result, "pairs")
     assert (result.pair.strong_id, result.pair.weak_id) == (strong.candidate_id, weak.candidate_id)
-    assert engine.client.requests[1].avoid == (*(s.text for s in brief.spans), weak.text, strong.text)
+    ascending = sorted([(strong.act, strong.text), *((span.act, span.text) for span in brief.spans)])
+    shown = [weak.text, *(text for _, text in ascending)]
+    assert engine.client.requests[1].avoid == tuple(shown)
     guided = engine.client.requests[1].messages
-    said = [m.content for m in guided]
-    assert [m.content for m in guided if m.role == "assistant"] == [
-        *(s.text for s in brief.spans),
-        weak.text,
-        strong.text,
-    ]
-    after_weak, after_strong = said[said.index(weak.text) + 1], said[said.index(strong.text) + 1]
-    assert after_weak == render(CONTRAST_TEMPLATE, request=request_text(brief))
-    assert after_strong == render(GUIDED_TEMPLATE, request=request_text(brief)) == said[-1]
+    assert [m.content for m in guided if m.role == "assistant"] == shown
+    assert guided[3].content == render(CONTRAST_TEMPLATE, request=request_text(brief))  # said of the weak one
+    assert guided[-1].content == render(GUIDED_TEMPLATE, request=request_text(brief))
     assert [m.role for m in guided] == ["system", *["user", "assistant"] * 4, "user"]
 
 

@@ -158,3 +158,13 @@ def test_fewer_than_two_step_one_candidates_are_refused():
 
     with pytest.raises(InputError, match="at least 2"):
         check_ranges(SynthesisConfig(pair_candidates=1), "the test")
+
+
+@pytest.mark.parametrize(("act", "place"), [(0.1, 1), (99.0, 3)])
+def test_the_strongest_of_the_strong_text_and_the_spans_stands_last_and_is_praised(brief, act, place):
+    strong, weak = candidate(act, 0, "strong one"), candidate(0.0, 1, "weak one")
+    guided = guided_messages(brief, strong, weak)
+    answers = [m.content for m in guided.messages if m.role == "assistant"]
+    assert answers[0] == "weak one"
+    assert answers.index("strong one") == place
+    assert list(guided.shown) == answers
