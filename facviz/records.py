@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -287,6 +288,9 @@ class SteeringVector:
     vector: Floats  # [d_model], as added to every written token
     strength: float
     """Length of the push in units of the feature's usual activation, for the record."""
+    reads: Floats | None = None  # [d_model] what the feature is read by; None: the push goes on to the end of the reply
+    ends_above: float = math.inf
+    """The push of a reply ends with the first token whose state times `reads` exceeds this: what it is for has come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ class LocalChat:
         next_place = mask.sum(-1)
         replies = torch.full((len(source), first.max_tokens), end, device=device)
         running = torch.arange(len(source), device=device)
+        push.follow(len(source))
         avoided = [Avoided(self._backbone.tokenizer, request.avoid) for request in requests]
         for step in range(first.max_tokens):
             if step:
@@ -92,7 +93,7 @@ class LocalChat:
                 padding = (
                     {} if len(requests) == 1 else {"attention_mask": mask, "position_ids": next_place.unsqueeze(1)}
                 )
-                push.at(source)
+                push.at(source, replies=running)
                 last = replies[running, step - 1].unsqueeze(1)
                 logits = model(input_ids=last, **self._backbone.keeping(cache), **padding).logits[:, -1]
                 next_place = next_place + 1

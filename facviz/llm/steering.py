@@ -22,13 +22,17 @@ class Push:
     """Adds to each row's last `n_tokens` places the vector of that row; rows without one get nothing.
 
     What is pushed is where the backbone's SAE reads, at the layer each vector names. Nothing is pushed until `at` says
-    which rows the next forwards read.
+    which rows the next forwards read. A vector that says what its feature is read by pushes a reply only until the
+    feature has fired in it: the layer is read before the push, so as it would be without one.
     """
 
     def __init__(self, backbone: Backbone, vectors: Sequence[SteeringVector | None]) -> None:
         self._backbone = backbone
         self._table: dict[int, Tensor] = {}
+        self._ends: dict[int, tuple[Tensor, Tensor]] = {}
         self._rows: Tensor | None = None
+        self._replies: Tensor | None = None
+        self._has_fired = torch.zeros(0, dtype=torch.bool, device=backbone.model.device)
         for row, steering in enumerate(vectors):
             if steering is None:
                 continue
@@ -40,6 +44,11 @@ class Push:
             empty = torch.zeros(len(vectors), backbone.d_model, device=backbone.model.device)
             table = self._table.setdefault(steering.layer, empty)
             table[row] = torch.as_tensor(steering.vector, dtype=torch.float32, device=table.device)
+            if steering.reads is not None:
+                never = torch.zeros_like(empty), torch.full((len(vectors),), torch.inf, device=table.device)
+                reads, limits = self._ends.setdefault(steering.layer, never)
+                reads[row] = torch.as_tensor(steering.reads, dtype=torch.float32, device=table.device)
+                limits[row] = steering.ends_above
 
     @contextmanager
     def applied(self) -> Iterator[Push]:
@@ -50,15 +59,27 @@ class Push:
                 stack.callback(handle.remove)
             yield self
 
-    def at(self, rows: Tensor | None, n_tokens: int = 1) -> None:
-        """The next forwards read these rows of the table and are pushed in their last `n_tokens`; None: not at all."""
-        self._rows, self._n_tokens = rows, n_tokens
+    def follow(self, n_replies: int) -> None:
+        """Begin replies, of which none has made its feature fire."""
+        self._has_fired = torch.zeros(n_replies, dtype=torch.bool, device=self._has_fired.device)
+
+    def at(self, rows: Tensor | None, n_tokens: int = 1, replies: Tensor | None = None) -> None:
+        """The next forwards read these rows of the table and are pushed in their last `n_tokens`; None: not at all.
+
+        `replies` are the numbers of followed replies that they continue by one token.
+        """
+        self._rows, self._n_tokens, self._replies = rows, n_tokens, replies
 
     def _add(self, layer: int, acts: Tensor) -> Tensor:
         if self._rows is None:
             return acts
+        pushes = self._table[layer][self._rows]
+        if self._replies is not None and layer in self._ends:
+            reads, limits = (table[self._rows] for table in self._ends[layer])
+            self._has_fired[self._replies] |= (acts[:, -1].to(torch.float32) * reads).sum(-1) > limits
+            pushes = pushes * ~self._has_fired[self._replies].unsqueeze(1)
         acts = acts.clone()
-        acts[:, -self._n_tokens :] += self._table[layer][self._rows].unsqueeze(1).to(acts.dtype)
+        acts[:, -self._n_tokens :] += pushes.unsqueeze(1).to(acts.dtype)
         return acts
 
 

@@ -26,11 +26,19 @@ class FeatureSteerer:
         self._chat, self._encoder = chat, encoder
         self._unit = usual_acts * _token_scale(encoder, examples)
 
-    def push(self, feature_id: int, strength: float) -> SteeringVector:
-        """Along the feature's decoder row, in the model's own space, at the layer that the SAE reads."""
+    def push(self, feature_id: int, strength: float, bar: float) -> SteeringVector:
+        """Along the feature's decoder row, in the model's own space, at the layer that the SAE reads.
+
+        It ends where the feature's activation exceeds the bar, if that can be read off one token alone.
+        """
         direction = self._encoder.sae.W_dec[feature_id].cpu().numpy()
         vector = (strength * self._unit[feature_id] * direction).astype(np.float32)
-        return SteeringVector(self._encoder.fast.layer, vector, strength)
+        weights = self._encoder.sae.weights
+        if weights.input_norm is not None:
+            return SteeringVector(self._encoder.fast.layer, vector, strength)
+        reads = weights.W_enc[:, feature_id].cpu().numpy()
+        offset = float(weights.b_enc[feature_id]) - weights.pre_bias * float(reads @ weights.b_dec.cpu().numpy())
+        return SteeringVector(self._encoder.fast.layer, vector, strength, reads, bar - offset)
 
     def divergence(self, messages: Sequence[Message], steering: SteeringVector, texts: Sequence[str]) -> float:
         """Nats a token that the push moves the model's predictions by."""

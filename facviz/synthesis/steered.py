@@ -1,6 +1,7 @@
 """`steered` and `paper+steered`: the model writes under a push along the feature's direction, of a tuned strength.
 
-The strength is chosen for each feature on candidates of their own, which are never accepted. Everything is measured and
+The strength is chosen for each feature on candidates of their own, which are never accepted, and a text is pushed only
+until the feature has fired in it: pushed to the end, the model repeats itself. Everything is measured and
 verified without any push: a push helps to find a text, and is no part of what the text is worth.
 """
 
@@ -21,7 +22,7 @@ STRENGTHS = (0.5, 1.0, 1.5)
 quarter did no more than nothing, and twice no more than 1.5."""
 PER_STRENGTH = 4
 """Candidates that each strength is judged by."""
-TUNING = (STRENGTHS, PER_STRENGTH)
+TUNING = (STRENGTHS, PER_STRENGTH, "until the feature fires")
 """Another way to tune is another synthesis run."""
 PUSHED = ("steered", "paper+steered")
 """Strategies that need the model itself."""
@@ -30,8 +31,8 @@ PUSHED = ("steered", "paper+steered")
 class Steerer(Protocol):
     """Directions of features in the model that writes, and what pushing along them does to it."""
 
-    def push(self, feature_id: int, strength: float) -> SteeringVector:
-        """`strength` times what the SAE writes for the feature's usual activation."""
+    def push(self, feature_id: int, strength: float, bar: float) -> SteeringVector:
+        """`strength` times what the SAE writes for the feature's usual activation, until that exceeds the bar."""
 
     def divergence(self, messages: Sequence[Message], steering: SteeringVector, texts: Sequence[str]) -> float:
         """Nats a token by which the push moves the predictions that write `texts` after `messages`, on average."""
@@ -109,7 +110,7 @@ class Steered:
         return self.base.prompts(brief, Turn(self._last, 0, n, tried))
 
     def _pushed(self, prompted: Prompted, brief: FeatureBrief, strength: float, notes: Mapping[str, Any]) -> Prompted:
-        steering = self.steerer.push(brief.feature_id, strength) if self.steerer else None
+        steering = self.steerer.push(brief.feature_id, strength, brief.bar) if self.steerer else None
         return dataclasses.replace(prompted, steering=steering, notes={**prompted.notes, **notes})
 
     def _choice(
@@ -128,7 +129,7 @@ def _trial(
 ) -> Trial:
     acts = [c.act if c.reject_reason == TUNED else 0.0 for c in candidates]
     nearness = [min(act / brief.bar, 1.0) if brief.bar > 0 else float(act > 0) for act in acts]
-    kl = steerer.divergence(messages, steerer.push(brief.feature_id, strength), [c.text for c in candidates])
+    kl = steerer.divergence(messages, steerer.push(brief.feature_id, strength, brief.bar), [c.text for c in candidates])
     share = sum(act > brief.bar for act in acts) / len(acts)
     return Trial(strength, share, sum(nearness) / len(acts), kl)
 

@@ -66,7 +66,7 @@ n_bootstrap = 200
 
 [synthesis]
 pair_candidates = 8
-max_candidates = 24
+max_candidates = 48
 batch = 4
 max_tokens = 8
 temperature = 1.0

@@ -82,6 +82,37 @@ def test_a_push_along_a_planted_feature_raises_that_feature_when_measured_withou
     assert n_hooks(speaking) == 0
 
 
+def test_a_push_ends_where_the_feature_has_fired(speaking):
+    chat, always = LocalChat(speaking), push_along(MIRROR, 40.0)
+    once = dataclasses.replace(always, reads=np.eye(len(always.vector), dtype=np.float32)[MIRROR], ends_above=1.0)
+    [pushed], [ended] = chat.complete([steered(always, n=32)]), chat.complete([steered(once, n=32)])
+    assert share_of("mirror", ended) < 0.85 < share_of("mirror", pushed)  # unpushed, it likes to repeat itself
+    assert sum("mirror" in reply.text for reply in ended) > 28
+    never = dataclasses.replace(once, ends_above=np.inf)
+    assert chat.complete([steered(never, n=32)]) == [pushed]
+
+
+def test_of_replies_in_one_batch_each_ends_its_own_push_and_keeps_it_ended(tiny):
+    reads = np.zeros(D_IN, np.float32)
+    reads[0] = 1.0
+    steering = dataclasses.replace(random_push(0), reads=reads, ends_above=2.0)
+    push, rows = Push(tiny, [steering, None]), torch.tensor([0, 0, 1])
+    push.follow(3)
+
+    def added(*firsts):
+        acts = torch.zeros(len(firsts), 1, D_IN)
+        acts[:, 0, 0] = torch.tensor(firsts)
+        return [bool(change.any()) for change in push._add(steering.layer, acts) - acts]
+
+    push.at(rows, replies=torch.arange(3))
+    assert added(1.0, 3.0, 3.0) == [True, False, False]
+    push.at(rows[:2], replies=torch.tensor([0, 1]))
+    assert added(1.0, 1.0) == [True, False]  # the second fired before
+    push.follow(3)
+    push.at(rows[:1], replies=torch.tensor([1]))
+    assert added(1.0) == [True]
+
+
 @pytest.mark.parametrize("layer", [0, 1, 3, N_LAYERS])
 def test_a_zero_push_writes_bit_by_bit_what_no_push_writes(tiny, layer):
     chat, nothing = LocalChat(tiny), SteeringVector(layer, np.zeros(D_IN, np.float32), 0.0)
@@ -128,6 +159,7 @@ def test_every_written_token_and_the_last_of_the_prompt_are_pushed(tiny, monkeyp
 
 def test_rows_with_different_pushes_share_a_batch_and_write_what_each_would_alone(tiny, monkeypatch):
     pushes = [random_push(0), None, random_push(1, layer=2), random_push(2), SteeringVector(3, np.zeros(D_IN), 0.0)]
+    pushes.append(dataclasses.replace(random_push(3), reads=random_push(4).vector, ends_above=0.0))
     requests = [
         steered(push, n=2 + i, rng_seed=i, messages=(Message("user", PROMPTS[i % len(PROMPTS)]),))
         for i, push in enumerate(pushes)
@@ -139,7 +171,7 @@ def test_rows_with_different_pushes_share_a_batch_and_write_what_each_would_alon
     assert max(sizes) > 2
     assert together == [chat.complete([request])[0] for request in requests]
     unsteered = chat.complete([dataclasses.replace(r, steering=None) for r in requests])
-    assert [a == b for a, b in zip(together, unsteered)] == [False, True, False, False, True]
+    assert [a == b for a, b in zip(together, unsteered)] == [False, True, False, False, True, False]
 
 
 def test_equal_prompts_with_different_pushes_share_what_is_read_unpushed(tiny):

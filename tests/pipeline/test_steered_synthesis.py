@@ -62,11 +62,16 @@ def candidates_of(session, told):
 def test_one_strength_is_the_decoder_row_times_the_usual_activation(planted_backbone, planted_encoder):
     usual = np.arange(planted_encoder.d_sae, dtype=np.float32)
     steerer = FeatureSteerer(LocalChat(planted_backbone), planted_encoder, usual)
-    push = steerer.push(12, 1.5)
+    push = steerer.push(12, 1.5, 0.525)
     expected = np.zeros(planted_backbone.d_model, np.float32)
     expected[12] = 1.5 * 12
     np.testing.assert_array_equal(push.vector, expected)
     assert (push.layer, push.strength) == (planted_backbone.layer, 1.5)
+    weights = planted_encoder.sae.weights
+    states = torch.randn(50, planted_backbone.d_model)
+    fires = (states - weights.b_dec) @ weights.W_enc[:, 12] + weights.b_enc[12] > 0.525
+    assert ((states @ torch.from_numpy(push.reads) > push.ends_above) == fires).all()
+    assert 0 < fires.sum() < 50
 
 
 def test_an_sae_that_normalises_tokens_pushes_by_as_much_as_a_token_is_wide(planted_backbone, planted_sae):
@@ -76,10 +81,11 @@ def test_an_sae_that_normalises_tokens_pushes_by_as_much_as_a_token_is_wide(plan
     chat, texts = LocalChat(planted_backbone), [Document.from_text("apple mirror"), Document.from_text("mirror")]
     states, _ = encoder.pool(texts)
     spread = float(np.std(states.last[0]))
-    push = FeatureSteerer(chat, encoder, usual, texts).push(12, 2.0)
+    push = FeatureSteerer(chat, encoder, usual, texts).push(12, 2.0, 0.525)
     assert 0 < spread < 1
     assert push.vector[12] == pytest.approx(2.0 * spread)
-    assert FeatureSteerer(chat, encoder, usual).push(12, 2.0).vector[12] == pytest.approx(2.0)
+    assert push.reads is None  # what a token is worth there depends on the whole of it
+    assert FeatureSteerer(chat, encoder, usual).push(12, 2.0, 0.525).vector[12] == pytest.approx(2.0)
 
 
 def test_pushed_samples_fire_when_measured_alone_and_unpushed(session, synthesize):
@@ -113,7 +119,7 @@ def test_a_push_finds_the_word_more_often_than_the_same_request_without(session,
 def test_the_divergence_grows_with_the_strength_and_is_that_of_the_local_model(session):
     chat, encoder = LocalChat(session.fast), open_encoder(session.workspace)
     steerer = FeatureSteerer(chat, encoder, np.full(encoder.d_sae, 2.0, np.float32))
-    pushes = [steerer.push(12, strength) for strength in (0.0, *STRENGTHS)]
+    pushes = [steerer.push(12, strength, 0.525) for strength in (0.0, *STRENGTHS)]
     found = [steerer.divergence(ASK, push, ["river tiger", "mirror"]) for push in pushes]
     assert found == sorted(found)
     assert found[0] == pytest.approx(0, abs=1e-6)

@@ -23,7 +23,7 @@ class Steerer:
     def __init__(self):
         self.measured = []
 
-    def push(self, feature_id, strength):
+    def push(self, feature_id, strength, bar):
         return SteeringVector(1, np.array([strength, 0.0], np.float32), strength)
 
     def divergence(self, messages, steering, texts):
