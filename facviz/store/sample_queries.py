@@ -23,11 +23,10 @@ SAMPLE_QUERIES = {
         SELECT feature_id, count(*) AS n, count(*) FILTER (accepted AND review <> 'rejected') AS n_accepted,
             max(act / nullif(act_threshold, 0)) AS share, max(act) AS act
         FROM run_candidate WHERE coverage_id = $coverage_id GROUP BY feature_id ORDER BY feature_id""",
-    "strongest_in_anchor": """
-        SELECT s.feature_id, s.max_act FROM coverage_run r
-        JOIN dataset d ON d.name = r.anchor
-        JOIN feature_stats s ON s.sae_id = r.sae_id AND s.dataset_id = d.dataset_id AND s.mode = r.mode
-        WHERE r.coverage_id = $coverage_id AND s.feature_id IN (SELECT unnest($ids::INTEGER[]))""",
+    "strongest": """
+        SELECT feature_id, max_act FROM feature_stats
+        WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
+            AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id""",
     "best_candidates": """
         SELECT * FROM run_candidate
         WHERE coverage_id = $coverage_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) AND text <> ''

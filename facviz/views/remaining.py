@@ -62,8 +62,9 @@ def remaining_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> lis
                 tallies[row["feature_id"]][row["reason"]] += row["n"]
     best = samples_of(queries, run, queries.rows("best_candidates", coverage_id=coverage_id, ids=list(ids)))
     by_feature = {sample.feature_id: sample for sample in best}
-    anchor = queries.rows("strongest_in_anchor", coverage_id=coverage_id, ids=list(ids))
-    strongest = {row["feature_id"]: float(row["max_act"]) for row in anchor}
+    named = {row["name"]: row["dataset_id"] for row in queries.rows("datasets")}
+    of = {"sae_id": run["sae_id"], "mode": run["mode"], "dataset_id": named.get(run["anchor"], "")}
+    strongest = {row["feature_id"]: float(row["max_act"]) for row in queries.rows("strongest", **of, ids=list(ids))}
     for one in best:
         strategies[one.feature_id].add(str(one.row["strategy"]))
     found = []

@@ -74,12 +74,10 @@ def test_a_feature_that_no_anchor_text_goes_far_enough_for_is_told_apart(databas
     assert "fires at one strength" in advice("exhausted", 0.95, tally, {"paper"}, is_beyond_anchor=True)
     assert "raise it" in advice("budget", 0.95, tally, {"paper"}, is_beyond_anchor=True)
     assert "vary more" in advice("exhausted", 0.95, {"copied": 9}, {"paper"}, is_beyond_anchor=True)
-    coverage_id, [feature_id] = closed.run["coverage_id"], unreached(closed)
-    [row] = database.rows("strongest_in_anchor", coverage_id=coverage_id, ids=[feature_id])
-    [run] = database.rows("coverage")
-    anchor_id = database.dataset(run["anchor"])["dataset_id"]
-    stats = database.rows("stats", sae_id=run["sae_id"], dataset_id=anchor_id, mode=run["mode"])
-    assert row["max_act"] == next(s["max_act"] for s in stats if s["feature_id"] == feature_id)
+    [feature_id], [run] = unreached(closed), database.rows("coverage")
+    of = {"sae_id": run["sae_id"], "mode": run["mode"], "dataset_id": database.dataset(run["anchor"])["dataset_id"]}
+    [row] = database.rows("strongest", **of, ids=[feature_id])
+    assert row["max_act"] == next(s["max_act"] for s in database.rows("stats", **of) if s["feature_id"] == feature_id)
     sample = remaining_rows(database, closed, [feature_id])[0].sample
     bar = 1.05 * sample.row["act_threshold"]
     assert (_is_beyond(sample, bar), _is_beyond(sample, 1.01 * bar), _is_beyond(None, bar)) == (True, False, False)
