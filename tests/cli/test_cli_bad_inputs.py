@@ -116,8 +116,8 @@ EDITS = {
     "a missing SAE": ("models/sae", "models/other", "There is no SAE at"),
     "one step-1 candidate": ("pair_candidates = 8", "pair_candidates = 1", "at least 2"),
     "more samples than candidates": (
-        "max_candidates = 24",
-        "max_candidates = 24\nper_feature = 25",
+        "max_candidates = 48",
+        "max_candidates = 48\nper_feature = 25",
         "no feature could",
     ),
     "a label nobody has": (
