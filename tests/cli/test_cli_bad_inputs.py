@@ -117,7 +117,7 @@ EDITS = {
     "one step-1 candidate": ("pair_candidates = 8", "pair_candidates = 1", "at least 2"),
     "more samples than candidates": (
         "max_candidates = 48",
-        "max_candidates = 48\nper_feature = 25",
+        "max_candidates = 48\nper_feature = 49",
         "no feature could",
     ),
     "a label nobody has": (
