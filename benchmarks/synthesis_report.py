@@ -64,8 +64,8 @@ def _method(record: Record) -> str:
         "**Missing coverage** is the share of the targets that the accepted texts activate, each encoded alone in "
         "float32; the same texts are scored again at other δ. **Accepted** is the share of the drawn candidates that "
         "pass all gates. In brackets 95 % intervals, of a bootstrap over targets and seeds. A target is "
-        "**within reach** if some anchor text exceeds its δ by the 5 % that a sample must: many features fire at one "
-        "strength only, and nothing can be proven to go beyond it. *Without the gate* counts the texts, too, that the "
+        "**within reach** if some anchor text exceeds its δ by the 5 % that a sample must: where none "
+        "does, there is no telling whether one can. *Without the gate* counts the texts, too, that the "
         "gate against copying turned down, whatever later gates would have said."
     )
 

@@ -148,8 +148,8 @@ def advice(
         return "What fires is turned down for other reasons: edit the nearest text, or vary more in another pass."
     if is_beyond_anchor:
         return (
-            f"No anchor text goes beyond {VERIFICATION_MARGIN} δ either: it fires at one strength. Leave it out, or "
-            "measure coverage with a lower δ."
+            f"No anchor text goes beyond {VERIFICATION_MARGIN} δ either, as a sample must: leave it out, or measure "
+            "coverage with a lower δ."
         )
     if share is not None and share >= NEAR:
         return "Nearly there: more candidates, or another pass, should reach it."
