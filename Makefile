@@ -40,7 +40,7 @@ bench: setup
 
 # SAE training against other libraries. Fetches each into an environment of its own (2 GB) and takes an hour or two.
 bench-peers: setup
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,6 +22,7 @@ from facviz.sae.architectures import get_architecture
 from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.checkpoint import CheckpointSink, TrainState
 from facviz.sae.continuing import continue_weights
+from facviz.sae.heap import freed_memory_kept
 from facviz.sae.init import offset_ratio
 from facviz.sae.ops import mean_square, row_dots
 from facviz.sae.revival import Revival, longest_silent, revive
@@ -127,13 +128,14 @@ def train_together(source: BatchSource, plans: Sequence[Plan], *, n_steps: int) 
     runs = [(_Run(plan, n_steps), plan) for plan in plans]
     last, plan = min(runs, key=lambda pair: pair[0].step)
     stream = source.open(last.step, _part(plan.resume.tensors, _SOURCE) if plan.resume else {})
-    for step in range(last.step, n_steps):
-        batch = next(stream, None)
-        if batch is None:
-            raise SaeError(f"The activations ran out at step {step} of {n_steps}; capture more or lower `epochs`.")
-        for run, plan in runs:
-            if run.step == step:
-                _advance(run, plan, batch, source)
+    with freed_memory_kept():
+        for step in range(last.step, n_steps):
+            batch = next(stream, None)
+            if batch is None:
+                raise SaeError(f"The activations ran out at step {step} of {n_steps}; capture more or lower `epochs`.")
+            for run, plan in runs:
+                if run.step == step:
+                    _advance(run, plan, batch, source)
     return [run.export() for run, _ in runs]
 
 
