@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from facviz.cli.parser import build_parser
 from facviz.errors import FacvizError
+from facviz.heap import freed_memory_kept
 from facviz.jobs import JobReport
 
 __all__ = ["main"]
@@ -55,7 +56,8 @@ def _run(argv: Sequence[str] | None, report: JobReport) -> int:
         return serve(arguments)
     from facviz.cli.commands import COMMANDS  # after --help, which stays light
 
-    result, code = COMMANDS[arguments.command](arguments)
+    with freed_memory_kept():
+        result, code = COMMANDS[arguments.command](arguments)
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
     else:

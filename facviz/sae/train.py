@@ -17,12 +17,12 @@ from torch.nn import Parameter
 
 from facviz.config import SaeConfig
 from facviz.errors import SaeError
+from facviz.heap import freed_memory_kept
 from facviz.sae.adam import Adam
 from facviz.sae.architectures import get_architecture
 from facviz.sae.architectures.base import Parameters, Step
 from facviz.sae.checkpoint import CheckpointSink, TrainState
 from facviz.sae.continuing import continue_weights
-from facviz.sae.heap import freed_memory_kept
 from facviz.sae.init import offset_ratio
 from facviz.sae.ops import mean_square, row_dots
 from facviz.sae.revival import Revival, longest_silent, revive

@@ -1,4 +1,4 @@
-"""The process's heap while an SAE trains: what a step frees, the next step takes again."""
+"""The process's heap while models work: what one batch frees, the next takes again."""
 
 from __future__ import annotations
 
@@ -11,25 +11,33 @@ _LARGEST = 2**31 - 1
 _SETTLED = 32 * 2**20
 """Where glibc's own threshold ends up once large tensors were freed; it stops adjusting itself when one is set."""
 
+_inside = 0
+"""How many `freed_memory_kept` are open; only the outermost gives back."""
+
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """Inside, memory that is freed stays with the process instead of going back to the system.
 
-    The tensors of a step come and go alike in every step; by default the system takes the largest back each time and
-    clears them anew, a tenth or more of a step. It costs the size of a few such tensors. Without glibc nothing happens.
+    The tensors of a batch come and go alike in every batch; by default the system takes the largest back each time and
+    clears them anew: a tenth of a training step, a fifth of a generated token or a forward pass. It costs the size of
+    a few such tensors. Without glibc nothing happens.
     """
+    global _inside
     try:
         libc = ctypes.CDLL(None)
         mallopt, trim = libc.mallopt, libc.malloc_trim
     except (AttributeError, OSError, TypeError):
         yield
         return
+    _inside += 1
     mallopt(_MMAP_THRESHOLD, _LARGEST)
     mallopt(_TRIM_THRESHOLD, _LARGEST)
     try:
         yield
     finally:
-        mallopt(_MMAP_THRESHOLD, _SETTLED)
-        mallopt(_TRIM_THRESHOLD, 2 * _SETTLED)
-        trim(0)
+        _inside -= 1
+        if not _inside:
+            mallopt(_MMAP_THRESHOLD, _SETTLED)
+            mallopt(_TRIM_THRESHOLD, 2 * _SETTLED)
+            trim(0)

@@ -1,4 +1,4 @@
-"""What the heap keeps while an SAE trains, and what it gives back."""
+"""What the heap keeps while models work, and what it gives back."""
 
 import ctypes
 import json
@@ -6,13 +6,13 @@ import json
 import pytest
 import torch
 
-from facviz.sae import heap
-from facviz.sae.heap import freed_memory_kept
+from facviz import heap
+from facviz.heap import freed_memory_kept
 
 PROGRAM = """
 import contextlib, json, pathlib, resource
 import torch
-from facviz.sae.heap import freed_memory_kept
+from facviz.heap import freed_memory_kept
 
 N_FLOATS = 16 * 2**20  # 64 MB: more than glibc keeps by itself
 PAGE = resource.getpagesize()
@@ -28,6 +28,8 @@ def resident():
 
 seen = {"before": faults(10)}
 with contextlib.suppress(RuntimeError), freed_memory_kept():
+    with freed_memory_kept():
+        pass  # as training within a command
     faults(40)  # to settle
     seen["inside"] = faults(10)
     seen["kept"] = resident()
