@@ -18,11 +18,13 @@ from transformers import DynamicCache
 from facviz.backbone import Backbone, Renderer
 from facviz.errors import LLMError
 from facviz.llm.avoiding import RUN_TOKENS, Avoided, rule_out
+from facviz.llm.room import roomy_cache
 from facviz.llm.steering import Push, mean_divergence
 from facviz.records import LLMReply, LLMRequest, Outcome
 
-_ROWS_AT_ONCE = 32  # more gain little on two cores, and their cache grows
+_ROWS_AT_ONCE = 64  # twice as many gain little on two cores, and their cache grows
 _MAX_STRETCH = 2  # the longest prompt of a batch in lengths of its shortest, which is padded to it
+_WORTH_CLOSING = 0.75  # rows of ended replies are read along until fewer than this are still written
 _LIKELIEST = 1024  # the nucleus is nearly always among these; where it is not, the whole vocabulary is sorted
 
 
@@ -75,7 +77,7 @@ class LocalChat:
         device = model.device
         stops = torch.tensor(sorted(self._stops), device=device)
         generators = [torch.Generator(device).manual_seed(request.rng_seed) for request in requests]
-        cache = DynamicCache(config=model.config)
+        cache = roomy_cache(model.config, first.max_tokens)
         read, mask = self._read(prompts, cache, push)
         source = torch.repeat_interleave(
             torch.arange(len(requests), device=device), torch.tensor([r.n for r in requests], device=device)
@@ -84,7 +86,8 @@ class LocalChat:
         logits, mask = read[source], mask[source]
         next_place = mask.sum(-1)
         replies = torch.full((len(source), first.max_tokens), end, device=device)
-        running = torch.arange(len(source), device=device)
+        rows = torch.arange(len(source), device=device)  # the reply of each row of the cache
+        alive = rows  # rows whose reply goes on
         push.follow(len(source))
         avoided = [Avoided(self._backbone.tokenizer, request.avoid) for request in requests]
         for step in range(first.max_tokens):
@@ -93,22 +96,24 @@ class LocalChat:
                 padding = (
                     {} if len(requests) == 1 else {"attention_mask": mask, "position_ids": next_place.unsqueeze(1)}
                 )
-                push.at(source, replies=running)
-                last = replies[running, step - 1].unsqueeze(1)
-                logits = model(input_ids=last, **self._backbone.keeping(cache), **padding).logits[:, -1]
+                push.at(source[rows], replies=rows)
+                last = replies[rows, step - 1].unsqueeze(1)
+                logits = model(input_ids=last, **self._backbone.keeping(cache), **padding).logits[alive, -1]
                 next_place = next_place + 1
+            running = rows[alive]
             if step >= RUN_TOKENS:
-                rule_out(logits, avoided, source.tolist(), replies[running, step - RUN_TOKENS : step].tolist())
-            n_running = torch.bincount(source, minlength=len(requests)).tolist()
+                rule_out(logits, avoided, source[running].tolist(), replies[running, step - RUN_TOKENS : step].tolist())
+            n_running = torch.bincount(source[running], minlength=len(requests)).tolist()
             tokens = draw_tokens(logits, first.temperature, first.top_p, generators, n_running)
             replies[running, step] = tokens
             goes_on = (~torch.isin(tokens, stops)).nonzero().squeeze(1)
             if not len(goes_on):
                 break
-            if len(goes_on) < len(running):
-                running, source, next_place = running[goes_on], source[goes_on], next_place[goes_on]
-                mask = mask[goes_on]
-                cache.batch_select_indices(goes_on)
+            alive = alive[goes_on]
+            if len(alive) <= _WORTH_CLOSING * len(rows):
+                cache.batch_select_indices(alive)
+                rows, mask, next_place = rows[alive], mask[alive], next_place[alive]
+                alive = torch.arange(len(rows), device=device)
         return replies
 
     def _read(self, prompts: Sequence[list[int]], cache: DynamicCache, push: Push) -> tuple[Tensor, Tensor]:
