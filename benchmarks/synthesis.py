@@ -109,6 +109,7 @@ def measure(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     plan = SMALL if options.small else FULL
     n_seeds = options.seeds or plan.n_seeds
     found: dict[str, Any] = {"studies": {}, "deltas": list(RESCORED), "n_candidates": plan.n_candidates}
+    found["n_seeds"] = n_seeds
     for study in _studies(options):
         prepared = prepare(study, options.work, plan.n_targets)
         arms = run_arms(prepared, options.arms, range(n_seeds), plan, options.work, clock)

@@ -17,7 +17,7 @@ PAPER = {"0": (69.6, 81.8), "1": (41.1, 45.8), "2": (31.8, 40.7)}
 """Toxicity of the paper, one-step and two-step, in % of the missing features, at absolute δ."""
 CLAIMS = (("paper", "one-step"), ("one-step", "plain"))
 COMMANDS = """```
-FACVIZ_DATA=FOLDER python -m benchmarks.synthesis --evaluate
+FACVIZ_DATA=FOLDER python -m benchmarks.synthesis --evaluate --seeds {n_seeds}
 FACVIZ_DATA=FOLDER python -m benchmarks.synthesis --gaps
 ```"""
 Record = Mapping[str, Any]
@@ -25,7 +25,7 @@ Record = Mapping[str, Any]
 
 def report(record: Record) -> str:
     """Everything that was measured, as Markdown."""
-    parts = [COMMANDS, *_studies(record)]
+    parts = [COMMANDS.format(n_seeds=record.get("n_seeds", 1)), *_studies(record)]
     if record.get("gaps"):
         parts += _gaps(record["gaps"])
     if record.get("evaluation"):
@@ -63,11 +63,22 @@ def _method(record: Record) -> str:
         "credited with every target that one of its accepted texts activates.\n\n"
         "**Missing coverage** is the share of the targets that the accepted texts activate, each encoded alone in "
         "float32; the same texts are scored again at other δ. **Accepted** is the share of the drawn candidates that "
-        "pass all gates. In brackets 95 % intervals, of a bootstrap over targets and seeds. A target is "
+        "pass all gates. In brackets 95 % intervals, of a bootstrap over targets and seeds. "
+        + _seeds(record)
+        + " A target is "
         "**within reach** if some anchor text exceeds its δ by the 5 % that a sample must: where none "
         "does, there is no telling whether one can. *Without the gate* counts the texts, too, that the "
         "gate against copying turned down, whatever later gates would have said."
     )
+
+
+def _seeds(record: Record) -> str:
+    n = record["n_seeds"]
+    if n == 1:
+        return (
+            "Every arm ran **with one seed only**: the intervals do not say how far another seed would lead elsewhere."
+        )
+    return f"Every arm ran with {n} seeds, the one that draws as many in all with one."
 
 
 def _gap(study: Mapping[str, Any]) -> str:

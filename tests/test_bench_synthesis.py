@@ -287,7 +287,7 @@ def record():
             ordering("one-step", "plain", 1.0, 0.4, 0.3, 0.5), ordering("one-step", "plain", 1.25, 0.4, 0.3, 0.5),
         ],
     }  # fmt: skip
-    return {"studies": {"some": study}, "deltas": [0.75, 1.0, 1.25], "n_candidates": 8}
+    return {"studies": {"some": study}, "deltas": [0.75, 1.0, 1.25], "n_candidates": 8, "n_seeds": 3}
 
 
 def test_the_reading_says_what_holds_where_and_what_does_not(record):
@@ -302,6 +302,13 @@ def test_the_reading_says_what_holds_where_and_what_does_not(record):
     assert "| one-step → two-step | 69.6 → 81.8 % | 41.1 → 45.8 % | 31.8 → 40.7 % |" in text
     assert "other model, other scale" in text
     assert "| some | paper − one-step | +20 (+10 to +30) | +10 (-10 to +20) | -10 (-20 to +10) |" in text
+
+
+def test_a_single_seed_is_named_for_what_it_is(record):
+    text = synthesis_report.report(record)
+    assert "with 3 seeds" in text and "--evaluate --seeds 3\n" in text
+    text = synthesis_report.report(record | {"n_seeds": 1})
+    assert "**with one seed only**" in text and "--evaluate --seeds 1\n" in text
 
 
 def test_a_saturated_delta_decides_nothing(record):
