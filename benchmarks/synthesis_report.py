@@ -16,21 +16,28 @@ GAP_BAR, GAP_GOAL = 0.6, 0.8
 PAPER = {"0": (69.6, 81.8), "1": (41.1, 45.8), "2": (31.8, 40.7)}
 """Toxicity of the paper, one-step and two-step, in % of the missing features, at absolute δ."""
 CLAIMS = (("paper", "one-step"), ("one-step", "plain"))
-COMMANDS = """```
-FACVIZ_DATA=FOLDER python -m benchmarks.synthesis --evaluate --seeds {n_seeds}
-FACVIZ_DATA=FOLDER python -m benchmarks.synthesis --gaps
-```"""
 Record = Mapping[str, Any]
 
 
 def report(record: Record) -> str:
     """Everything that was measured, as Markdown."""
-    parts = [COMMANDS.format(n_seeds=record.get("n_seeds", 1)), *_studies(record)]
+    parts = [_commands(record), *_studies(record)]
     if record.get("gaps"):
         parts += _gaps(record["gaps"])
     if record.get("evaluation"):
         parts += evaluation_section(record["evaluation"])
     return "\n\n".join(parts)
+
+
+def _commands(record: Record) -> str:
+    """What made the parts that are there."""
+    start = "FACVIZ_DATA=FOLDER python -m benchmarks.synthesis"
+    made = []
+    if record.get("studies"):
+        made.append(f"{start}{' --evaluate' if record.get('evaluation') else ''} --seeds {record['n_seeds']}")
+    if record.get("gaps"):
+        made.append(f"{start} --gaps")
+    return "\n".join(["```", *made, "```"])
 
 
 def write_section(page: Path, text: str) -> None:

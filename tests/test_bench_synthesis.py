@@ -307,10 +307,11 @@ def test_the_reading_says_what_holds_where_and_what_does_not(record):
 def test_a_single_seed_is_named_for_what_it_is(record):
     text = synthesis_report.report(record)
     assert "with 3 seeds" in text
-    assert "--evaluate --seeds 3\n" in text
+    assert "benchmarks.synthesis --seeds 3\n```" in text
     text = synthesis_report.report(record | {"n_seeds": 1})
     assert "**with one seed only**" in text
-    assert "--evaluate --seeds 1\n" in text
+    assert "--seeds 1\n" in text
+    assert "--gaps" not in text
 
 
 def test_a_saturated_delta_decides_nothing(record):
