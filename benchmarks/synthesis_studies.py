@@ -225,6 +225,8 @@ def prepare(study: Study, work: Path, n_targets: int, *, quiet: bool = False) ->
     kept = ("coverage_id", "n_relevant", "n_anchor", "n_missing", "fac", "fac_low", "fac_high", "saturated")
     kept += ("anchor", "seed", "n_anchor_docs", "n_seed_docs", "n_anchor_tokens", "n_seed_tokens", "task", "sae_id")
     gap = {k: measured[k] for k in kept} | {"by_delta": described, "within_reach": within_reach}
+    if study.relevance is None:  # the gap was made: to fill its list proves something, however short that is
+        measured = {**measured, "saturated": False}
     return Prepared(study, session, measured, targets, thresholds, gap)
 
 

@@ -70,6 +70,13 @@ def test_targets_are_missing_features_drawn_once(prepared, study, work):
     assert fewer.targets == prepared.targets[:3]
 
 
+def test_the_list_of_a_gap_that_was_made_is_filled_however_short_it_is(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("facviz.coverage.measures.is_saturated", lambda *_: True)
+    made = synthesis_studies.prepare(dataclasses.replace(study, relevance=None), tmp_path, 4, quiet=True)
+    assert made.gap["saturated"] is True
+    assert run_arm(made, "plain", 0, PLAN, tmp_path)["drawn"] == [4] * 4
+
+
 def test_the_gap_is_measured_at_every_delta_and_at_the_papers(prepared):
     assert set(prepared.gap["by_delta"]) == {"0.75", "1", "1.25", "absolute 0"}
     assert prepared.gap["by_delta"]["absolute 0"]["n_missing"] == 12
