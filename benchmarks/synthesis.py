@@ -35,7 +35,7 @@ NOT_ENDED = 75
 
 FULL = Plan()
 SMALL = Plan(n_targets=8, n_seeds=1)
-GAPS = Plan(n_candidates=16, n_seeds=1)
+GAPS = Plan(n_candidates=64, n_wanted=1, max_tokens=64, batch=16, n_seeds=1)
 GAP_ARMS = ("paper", "paper+steered")
 
 

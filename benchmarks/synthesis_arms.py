@@ -40,13 +40,15 @@ class Plan:
     n_targets: int = 40
     n_candidates: int = 8
     """Candidates a target that may be accepted; what pairs and pushes are made of is drawn beside them."""
+    n_wanted: int | None = None
+    """Accepted samples after which a target draws no more; None draws all, so that arms compare."""
     max_tokens: int = 40
     n_seeds: int = 3
     batch: int = 32
     at_once: int = 8
 
     def config(self, arm: str, targets: Sequence[int], rng_seed: int) -> SynthesisConfig:
-        """Nothing stops early, so all arms draw the same; one arm draws what others draw beside as well."""
+        """Nothing stops early but by `n_wanted`, so arms draw the same; one draws what others draw beside as well."""
         n = self.n_candidates
         if arm == EQUAL_TOTAL:
             arm, n = "one-step", n + N_PAIR + N_TUNING
@@ -55,7 +57,7 @@ class Plan:
         return SynthesisConfig(
             strategy=arm,  # type: ignore[arg-type]
             features=tuple(targets),
-            per_feature=n,
+            per_feature=self.n_wanted or n,
             pair_candidates=2 if arm == "steered" else first,  # nothing is drawn of a step that there is not
             max_candidates=counted,
             batch=self.batch,

@@ -265,8 +265,9 @@ def _gaps(gaps: Record) -> list[str]:
         "### Are known gaps filled?",
         "The lists of “Does the missing list name a gap that is known?”, as defined, for the first split: anchor half "
         "B, seed half B without the themes, every feature counts that does not fire everywhere. At most 40 of a list, "
-        f"drawn at random, {gaps['n_candidates']} candidates each. Bar: {percent(GAP_BAR)} of them covered, goal "
-        f"{percent(GAP_GOAL)}.",
+        f"drawn at random; for each as many candidates as it takes to accept one, {gaps['n_candidates']} at most, and "
+        "what pairs and pushes are made of beside them. "
+        f"Bar: {percent(GAP_BAR)} of the targets covered, goal {percent(GAP_GOAL)}.",
         "\n".join(lines),
     ]
 

@@ -355,10 +355,17 @@ def test_the_goal_is_told_as_it_came_out(record, value, verdict):
     assert ("Of the 37 targets within reach it is reached: 90 %" in text) == (value < 0.8)
 
 
+def test_a_known_gap_is_filled_until_each_target_has_a_sample_and_arms_are_not():
+    filling, comparing = (plan.config("paper", (3, 5), 0) for plan in (program.GAPS, program.FULL))
+    assert (filling.per_feature, filling.max_candidates) == (1, 64)
+    assert comparing.per_feature == comparing.max_candidates == 8
+
+
 def test_known_gaps_stand_with_their_bar(record):
     study = record["studies"]["some"] | {"title": "code", "arms": {"paper": figures(0.7)}, "orderings": []}
     text = synthesis_report.report({"gaps": {"n_candidates": 16, "choices": {"code": study}}})
     assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 20 % (15–25) |" in text
+    assert "to accept one, 16 at most" in text
 
 
 def test_the_section_is_replaced_and_the_rest_of_the_page_kept(tmp_path):
