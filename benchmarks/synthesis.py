@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.known_gaps import CHOICES
 from benchmarks.synthesis_arms import ARMS, Plan, run_arm
 from benchmarks.synthesis_help import evaluate_arms
 from benchmarks.synthesis_report import report, write_section
@@ -36,7 +37,8 @@ NOT_ENDED = 75
 FULL = Plan()
 SMALL = Plan(n_targets=8, n_seeds=1)
 GAPS = Plan(n_candidates=64, n_wanted=1, max_tokens=64, batch=16, n_seeds=1)
-GAP_ARMS = ("paper", "paper+steered")
+GAP_ARM = "paper+steered"
+GAP_CHOICES = tuple(choice.name for choice in CHOICES if choice.counts_for_bar)
 
 
 class Clock:
@@ -84,6 +86,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, help="seeds of every arm")
     parser.add_argument("--gaps", action="store_true", help="only fill the lists of benchmarks.known_gaps")
+    parser.add_argument("--choices", nargs="+", choices=GAP_CHOICES, default=list(GAP_CHOICES), help="of --gaps")
     parser.add_argument("--evaluate", action="store_true", help="also train heads on ToxicChat with what was written")
     parser.add_argument("--stop-after", type=float, default=float("inf"), metavar="SECONDS", help="start no arm after")
     parser.add_argument("--out", type=Path, help="JSON; default: benchmarks/synthesis.json, or with --small WORK")
@@ -158,9 +161,10 @@ def fill_known_gaps(options: argparse.Namespace, clock: Clock) -> dict[str, Any]
     """The share of each list that samples cover: at most 40 features of it, drawn at random."""
     found = {}
     for study in known_gaps(options.data, options.work):
+        if study.title not in options.choices:
+            continue
         prepared = prepare(study, options.work, GAPS.n_targets)
-        names = [name for name in GAP_ARMS if name in options.arms]
-        arms = run_arms(prepared, names, range(options.seeds or GAPS.n_seeds), GAPS, options.work, clock)
+        arms = run_arms(prepared, [GAP_ARM], range(options.seeds or GAPS.n_seeds), GAPS, options.work, clock)
         found[study.title] = describe_study(prepared, arms, (1.0,))
     return {"n_candidates": GAPS.n_candidates, "choices": found}
 

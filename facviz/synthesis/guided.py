@@ -8,7 +8,7 @@ from typing import Any
 
 from facviz.prompts import render
 from facviz.records import Candidate, Message, Span
-from facviz.synthesis.pairs import REQUEST_TEMPLATE, one_line, request_text, system_message
+from facviz.synthesis.pairs import REQUEST_TEMPLATE, request_text, shown_text, system_message
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.safety import is_withheld
 
@@ -37,7 +37,7 @@ def guided_messages(brief: FeatureBrief, strong: Candidate | None, weak: Candida
     """
     if strong is None or weak is None:
         return _by_evidence(brief)
-    spans = [(span.act, one_line(span)) for span in brief.spans if not is_withheld(one_line(span))]
+    spans = [(span.act, shown_text(span)) for span in brief.spans if not is_withheld(shown_text(span))]
     texts = [text for _, text in sorted([*spans, (strong.act, strong.text)])]
     request = request_text(brief)
     contrast = Message("user", render(CONTRAST_TEMPLATE, request=request))
@@ -54,17 +54,17 @@ def _by_evidence(brief: FeatureBrief) -> Guided:
     It is evidence alone: it has no candidate id, no invented score, and never counts as a candidate or as half of a
     pair (known defects 5 and 29). A feature without any span that may be shown is asked for as in step 1.
     """
-    spans = sorted((s for s in brief.spans if not is_withheld(one_line(s))), key=lambda s: (s.act, -s.rank))
+    spans = sorted((s for s in brief.spans if not is_withheld(shown_text(s))), key=lambda s: (s.act, -s.rank))
     request = request_text(brief)
     if not spans:
         return Guided((system_message(brief), Message("user", request)), (), REQUEST_TEMPLATE, {"spans": 0})
     turns = [system_message(brief)]
     for span in spans:
-        turns += [Message("user", request), Message("assistant", one_line(span))]
+        turns += [Message("user", request), Message("assistant", shown_text(span))]
     times = f"{spans[-1].act / brief.bar:.1f}" if brief.bar > 0 else "many"
     turns.append(Message("user", render(EVIDENCE_TEMPLATE, request=request, times=times)))
     evidence = {"spans": len(spans), "strongest": _origin(spans[-1])}
-    return Guided(tuple(turns), tuple(map(one_line, spans)), EVIDENCE_TEMPLATE, evidence)
+    return Guided(tuple(turns), tuple(map(shown_text, spans)), EVIDENCE_TEMPLATE, evidence)
 
 
 def _origin(span: Span) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from facviz.prompts import render
@@ -14,6 +15,7 @@ REQUEST_TEMPLATE = "synthesize_request.v1"
 WORDS_SHOWN = 4
 STEP_ONE = "step one"
 """Why a step-1 candidate that passed the text gates is no sample: it only serves the pair."""
+_BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def pair_messages(brief: FeatureBrief) -> tuple[tuple[Message, ...], list[str]]:
@@ -21,7 +23,7 @@ def pair_messages(brief: FeatureBrief) -> tuple[tuple[Message, ...], list[str]]:
 
     Spans appear as earlier answers: a small model continues a pattern far better than it obeys a description.
     """
-    shown = [text for text in map(one_line, brief.spans) if not is_withheld(text)]
+    shown = [text for text in map(shown_text, brief.spans) if not is_withheld(text)]
     messages = [system_message(brief)]
     for text in shown:
         messages += [Message("user", request_text(brief)), Message("assistant", text)]
@@ -34,8 +36,14 @@ def system_message(brief: FeatureBrief) -> Message:
     return Message("system", render(SYSTEM_TEMPLATE, request=brief.task.sample_request, explanation=common))
 
 
+def shown_text(span: Span) -> str:
+    """A span as an earlier answer. Its lines stay: code, verse and lists are not what they are without them."""
+    lines = (line.rstrip() for line in span.text.expandtabs(4).splitlines())
+    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
+
+
 def one_line(span: Span) -> str:
-    """A span as it is shown to the generator."""
+    """A span where it stands among others in a list."""
     return " ".join(span.text.split())
 
 

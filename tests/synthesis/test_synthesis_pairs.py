@@ -106,11 +106,12 @@ def test_what_was_shown_is_known_to_the_copy_gate(brief):
     assert set(guided_messages(brief, strong, weak).shown) == {*shown, "strong one", "weak one"}
 
 
-def test_line_breaks_of_a_span_are_shown_as_spaces(brief):
-    span = dataclasses.replace(brief.spans[0], tokens=("apple\n", "\n mirror", "\tbread "))
+def test_the_lines_of_a_span_stay_and_what_no_sample_may_have_goes(brief):
+    span = dataclasses.replace(brief.spans[0], tokens=("apple {\n", "\tmirror;  \n", "\n\n\n}", "\n\n bread "))
     messages, shown = pair_messages(dataclasses.replace(brief, spans=(span,)))
-    assert shown == ["apple mirror bread"]
-    assert messages[2].content == "apple mirror bread"
+    assert shown == ["apple {\n    mirror;\n\n}\n\n bread"]
+    assert messages[2].content == shown[0]
+    assert guided_messages(dataclasses.replace(brief, spans=(span,)), None, None).shown == tuple(shown)
 
 
 def test_a_span_that_must_not_be_shown_is_not(brief):
