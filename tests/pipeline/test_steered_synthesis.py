@@ -119,7 +119,7 @@ def test_a_push_finds_the_word_more_often_than_the_same_request_without(session,
 def test_the_divergence_grows_with_the_strength_and_is_that_of_the_local_model(session):
     chat, encoder = LocalChat(session.fast), open_encoder(session.workspace)
     steerer = FeatureSteerer(chat, encoder, np.full(encoder.d_sae, 2.0, np.float32))
-    pushes = [steerer.push(12, strength, 0.525) for strength in (0.0, *STRENGTHS)]
+    pushes = [steerer.push(12, strength, 0.525) for strength in STRENGTHS]
     found = [steerer.divergence(ASK, push, ["river tiger", "mirror"]) for push in pushes]
     assert found == sorted(found)
     assert found[0] == pytest.approx(0, abs=1e-6)

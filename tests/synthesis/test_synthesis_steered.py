@@ -106,6 +106,16 @@ def test_samples_are_written_under_the_gentlest_strength_that_works_and_say_so(p
     assert strengths_of(engine.client.requests)[-1] == STRENGTHS[1]
 
 
+def test_where_every_push_does_harm_samples_are_written_without_one(brief, text, synthesis, steerer):
+    written = iter(range(1000))
+
+    def script(request):
+        return [text(not request.steering.strength, next(written)) for _ in range(request.n)]
+
+    [sample] = pushed_by(steerer, synthesis(script)).fill(brief).accepted
+    assert sample.gates["strength"] == sample.gates["kl"] == 0.0
+
+
 def test_no_strength_beyond_the_limit_writes_samples(push, brief):
     engine = push(fires_from=STRENGTHS[-1], max_kl=STRENGTHS[-2])
     result = engine.fill(brief)
