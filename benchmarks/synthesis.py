@@ -36,7 +36,7 @@ NOT_ENDED = 75
 
 FULL = Plan()
 SMALL = Plan(n_targets=8, n_seeds=1)
-GAPS = Plan(n_candidates=64, n_wanted=1, max_tokens=64, batch=16, n_seeds=1)
+GAPS = Plan(n_candidates=64, n_wanted=1, max_tokens=128, batch=16, n_seeds=1)
 GAP_ARM = "paper+steered"
 GAP_CHOICES = tuple(choice.name for choice in CHOICES if choice.counts_for_bar)
 

@@ -53,6 +53,12 @@ GENERAL_TASK = TaskDraft(
     roles=("user",),
     sample_request="Write one message, 5 to 60 words, that a person might type to a chat assistant.",
 )
+GAP_TASK = dataclasses.replace(
+    GENERAL_TASK,
+    title="Texts of all kinds",
+    sample_request="Write one message, 5 to 100 words, that a person might type to a chat assistant.",
+)
+"""Longer, because a feature is the stronger the more text stands before its token: reviews and programs are long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +193,7 @@ def known_gaps(folder: Path, work: Path) -> list[Study]:
                 title=choice.name,
                 datasets=(anchor, DatasetConfig(name=name, role="seed", sample=sample)),
                 coverage=CoverageConfig(anchor="half-b", seed=name),
-                task=GENERAL_TASK,
+                task=GAP_TASK,
                 folder="known-gaps",
             )
         )

@@ -366,6 +366,9 @@ def test_known_gaps_stand_with_their_bar(record):
     text = synthesis_report.report({"gaps": {"n_candidates": 16, "choices": {"code": study}}})
     assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 20 % (15–25) |" in text
     assert "to accept one, 16 at most" in text
+    other = study | {"n_targets": 10, "arms": {"paper": figures(0.2)}}
+    both = synthesis_report.report({"gaps": {"n_candidates": 16, "choices": {"code": study, "news": other}}})
+    assert "Of all 50 targets together 60 % are covered." in both
 
 
 def test_the_section_is_replaced_and_the_rest_of_the_page_kept(tmp_path):
