@@ -59,6 +59,8 @@ CHOICES = (
     Choice("leisure (demo corpus)", "demo", LEISURE, counts_for_bar=False),
 )
 
+GAP_CHOICES = tuple(choice.name for choice in CHOICES if choice.counts_for_bar)
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.known_gaps import CHOICES
+from benchmarks.known_gaps import GAP_CHOICES
 from benchmarks.synthesis_arms import ARMS, Plan, run_arm
 from benchmarks.synthesis_help import evaluate_arms
 from benchmarks.synthesis_report import report, write_section
@@ -38,7 +38,6 @@ FULL = Plan()
 SMALL = Plan(n_targets=8, n_seeds=1)
 GAPS = Plan(n_candidates=64, n_wanted=1, max_tokens=128, batch=16, n_seeds=1)
 GAP_ARM = "paper+steered"
-GAP_CHOICES = tuple(choice.name for choice in CHOICES if choice.counts_for_bar)
 
 
 class Clock:
@@ -83,7 +82,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=cache_root() / "synthesis", help="workspaces and records of arms")
     parser.add_argument("--small", action="store_true", help="the demo's messages, 8 targets, one seed: minutes")
     parser.add_argument("--studies", nargs="+", choices=("toxicchat", "general"), default=["toxicchat", "general"])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="default: all")
     parser.add_argument("--seeds", type=int, help="seeds of every arm")
     parser.add_argument("--gaps", action="store_true", help="only fill the lists of benchmarks.known_gaps")
     parser.add_argument("--choices", nargs="+", choices=GAP_CHOICES, default=list(GAP_CHOICES), help="of --gaps")
@@ -96,6 +95,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.data is None and not options.small:
         parser.error("name the folder that holds toxicchat and general_instructions with --data, or in FACVIZ_DATA")
+    if options.gaps and options.arms:
+        parser.error(f"--gaps runs {GAP_ARM} alone; leave --arms out")
+    options.arms = options.arms or list(ARMS)
     options.out = options.out or (options.work / "small.json" if options.small else RESULTS)
     options.page = options.page or (None if options.small else PAGE)
     options.work.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.known_gaps import GAP_CHOICES
 from benchmarks.markdown import listed, percent, points, row, rule, share
 from benchmarks.synthesis_help import evaluation_section
 from facviz.files import write_text_atomically
@@ -36,7 +37,9 @@ def _commands(record: Record) -> str:
     if record.get("studies"):
         made.append(f"{start}{' --evaluate' if record.get('evaluation') else ''} --seeds {record['n_seeds']}")
     if record.get("gaps"):
-        made.append(f"{start} --gaps")
+        choices = record["gaps"]["choices"]
+        of = "" if set(choices) == set(GAP_CHOICES) else f" --choices {' '.join(choices)}"
+        made.append(f"{start} --gaps{of}")
     return "\n".join(["```", *made, "```"])
 
 

@@ -361,11 +361,18 @@ def test_a_known_gap_is_filled_until_each_target_has_a_sample_and_arms_are_not()
     assert comparing.per_feature == comparing.max_candidates == 8
 
 
+def test_known_gaps_take_no_arms_of_ones_own(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--gaps", "--arms", "paper", "--data", "."])
+    assert "leave --arms out" in capsys.readouterr().err
+
+
 def test_known_gaps_stand_with_their_bar(record):
     study = record["studies"]["some"] | {"title": "code", "arms": {"paper": figures(0.7)}, "orderings": []}
     text = synthesis_report.report({"gaps": {"n_candidates": 16, "choices": {"code": study}}})
     assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 20 % (15–25) |" in text
     assert "to accept one, 16 at most" in text
+    assert "--gaps --choices code\n" in text
     other = study | {"n_targets": 10, "arms": {"paper": figures(0.2)}}
     both = synthesis_report.report({"gaps": {"n_candidates": 16, "choices": {"code": study, "news": other}}})
     assert "Of all 50 targets together 60 % are covered." in both

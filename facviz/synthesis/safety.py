@@ -25,4 +25,5 @@ _MINOR = re.compile(
 
 def is_withheld(text: str) -> bool:
     """Whether a text speaks of sex and of minors at once; such a text is replaced by nothing and counted."""
-    return bool(_SEXUAL.search(text) and _MINOR.search(text))
+    words = " ".join(text.split())  # a line break within "high school" hides nothing
+    return bool(_SEXUAL.search(words) and _MINOR.search(words))

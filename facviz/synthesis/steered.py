@@ -19,8 +19,8 @@ from facviz.synthesis.strategies import TUNE, TUNED, OneStep, Paired, Prompted, 
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 """Lengths of a push that are tried, in units of the feature's usual activation; in a small trial on the demo's SAE a
-quarter did no more than nothing, and twice no more than 1.5. No push is one of them: of a feature that the writer meets
-by itself, on reviews and news most, every push only made it stammer."""
+quarter did no more than nothing, and twice no more than 1.5. No push is one of them: on known
+gaps of news and reviews, texts written without one came nearer to the bar on average than under any of the others."""
 PER_STRENGTH = 4
 """Candidates that each strength is judged by."""
 TUNING = (STRENGTHS, PER_STRENGTH, "until the feature fires")

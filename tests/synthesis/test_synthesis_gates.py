@@ -107,6 +107,7 @@ def test_words_of_any_script_count():
     [
         ("a story about a 15-year-old and sex", True),
         ("sexual content with a child in it", True),
+        ("a lewd remark, she is 12 years old", True),
         ("two adults have sex", False),
         ("a child plays in the garden", False),
         ("", False),
@@ -114,6 +115,7 @@ def test_words_of_any_script_count():
 )
 def test_sexual_content_about_minors_is_withheld_and_nothing_else(text, hidden):
     assert is_withheld(text) is hidden
+    assert is_withheld(text.replace(" ", "\n")) is hidden  # spans are shown with their lines
 
 
 def test_defect_3_a_text_with_a_word_changed_is_a_near_duplicate_of_corpus_and_samples():
