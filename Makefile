@@ -38,7 +38,7 @@ test: check
 bench: setup
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
 
-# SAE training against other libraries. Fetches each into an environment of its own (2 GB) and takes an hour or two.
+# SAE training against other libraries. Fetches each into an environment of its own (2 GB) and takes three quarters of an hour and more.
 bench-peers: setup
 	$(BIN)/python -m benchmarks.peers
 
