@@ -15,6 +15,7 @@ from facviz.prompts import load_task
 from facviz.records import ExplanationOutcome, Span, Split
 from facviz.spans import spans_by_feature
 from facviz.store.reader import Reader
+from facviz.synthesis.evidence import evidence
 from facviz.synthesis.plan import FeatureBrief
 
 
@@ -50,7 +51,7 @@ def briefs_of(
     shown = {f: [s for s in found if s.split is Split.EXPLAIN] for f, found in spans.items()}
     shown = {f: found for f, found in shown.items() if found}
     words = {k.feature_id: k.peak for k in feature_keywords(shown, output_tokens=outputs)}
-    return _briefs(reader, measured, config, chosen, spans, words)
+    return _briefs(reader, measured, config, chosen, anchor_id, shown, words)
 
 
 def read_brief(
@@ -66,7 +67,8 @@ def read_brief(
     spans = spans_by_feature(row for row in rows if row["dataset_id"] == anchor_id)
     missing = reader.rows("missing", coverage_id=measured["coverage_id"])
     chosen = _chosen(missing, dataclasses.replace(config, features=(feature_id,)))
-    [brief] = _briefs(reader, measured, config, chosen, spans, {})
+    shown = {feature_id: [s for s in spans.get(feature_id, ()) if s.split is Split.EXPLAIN]}
+    [brief] = _briefs(reader, measured, config, chosen, anchor_id, shown, {})
     return brief
 
 
@@ -75,6 +77,7 @@ def _briefs(
     measured: Mapping[str, Any],
     config: SynthesisConfig,
     chosen: Sequence[Mapping[str, Any]],
+    anchor_id: str,
     spans: Mapping[int, Sequence[Span]],
     words: Mapping[int, tuple[str, ...]],
 ) -> list[FeatureBrief]:
@@ -85,13 +88,16 @@ def _briefs(
     ]
     explanations = {r["feature_id"]: r["text"] for r in written}
     guideline = load_task(measured["task"])
+    ids = sorted({span.doc_no for row in chosen for span in spans.get(row["feature_id"], ())})
+    documents = reader.rows("messages_of", dataset_id=anchor_id, ids=ids)
+    contents = {row["doc_no"]: [m["content"] for m in row["messages"]] for row in documents}
     return [
         FeatureBrief(
             feature_id=row["feature_id"],
             act_threshold=row["act_threshold"],
             explanation=explanations.get(row["feature_id"], ""),
             words=words.get(row["feature_id"], ()),
-            spans=_evidence(spans.get(row["feature_id"], ()), config.evidence_spans),
+            spans=evidence(spans.get(row["feature_id"], ()), contents, config.evidence_spans),
             task=guideline,
             n_anchor_docs=row["n_anchor_docs"],
         )
@@ -107,8 +113,3 @@ def _chosen(missing: Sequence[Mapping[str, Any]], config: SynthesisConfig) -> li
     if absent:
         raise InputError(f"Feature {absent[0]} is not among the {len(missing)} missing features; choose missing ones.")
     return [by_id[f] for f in dict.fromkeys(config.features)]
-
-
-def _evidence(spans: Sequence[Span], n: int) -> tuple[Span, ...]:
-    shown = sorted((s for s in spans if s.split is Split.EXPLAIN), key=lambda s: s.rank)
-    return tuple(shown[:n])

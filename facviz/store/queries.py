@@ -62,6 +62,9 @@ NAMED_QUERIES = {
     "texts_of": """
         SELECT doc_no, text FROM document WHERE dataset_id = $dataset_id
             AND doc_no IN (SELECT unnest($ids::INTEGER[])) ORDER BY doc_no""",
+    "messages_of": """
+        SELECT doc_no, messages FROM document WHERE dataset_id = $dataset_id
+            AND doc_no IN (SELECT unnest($ids::INTEGER[])) ORDER BY doc_no""",
     "spans_of": """
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id, split, rank""",

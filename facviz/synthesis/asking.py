@@ -14,7 +14,7 @@ from facviz.synthesis.order import batch_sizes
 from facviz.synthesis.plan import BatchPlace, FeatureBrief
 from facviz.synthesis.strategies import PAIRS, TUNE, Prompted, Step, Strategy, Turn
 
-ASKING_VERSION = 5
+ASKING_VERSION = 6
 """Raised when the same plan may bring other texts, so that synthesis is not taken for done."""
 REPLIES_A_DRAW = 4
 """Replies to one request with drawn axes, of a model that samples; of another it is one."""

@@ -13,10 +13,11 @@ from typing import Any
 
 from facviz.prompts import render, template_text
 from facviz.records import Candidate, Message
+from facviz.synthesis.evidence import one_line
 from facviz.synthesis.formats import Parsed, SampleFormat
 from facviz.synthesis.formats.examples import examples_of
 from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE
-from facviz.synthesis.pairs import WORDS_SHOWN, one_line
+from facviz.synthesis.pairs import WORDS_SHOWN
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.safety import is_withheld
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from facviz.prompts import render
 from facviz.records import Candidate, Message, Span
-from facviz.synthesis.pairs import REQUEST_TEMPLATE, request_text, shown_text, system_message
+from facviz.synthesis.evidence import shown_text
+from facviz.synthesis.pairs import REQUEST_TEMPLATE, request_text, system_message
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.safety import is_withheld
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from facviz.prompts import render
-from facviz.records import Candidate, ContrastivePair, Message, PairState, Span
+from facviz.records import Candidate, ContrastivePair, Message, PairState
+from facviz.synthesis.evidence import shown_text
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.safety import is_withheld
 
@@ -15,7 +15,6 @@ REQUEST_TEMPLATE = "synthesize_request.v1"
 WORDS_SHOWN = 4
 STEP_ONE = "step one"
 """Why a step-1 candidate that passed the text gates is no sample: it only serves the pair."""
-_BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def pair_messages(brief: FeatureBrief) -> tuple[tuple[Message, ...], list[str]]:
@@ -34,17 +33,6 @@ def system_message(brief: FeatureBrief) -> Message:
     """The task, and what all texts have in common."""
     common = brief.explanation or "see the earlier texts"
     return Message("system", render(SYSTEM_TEMPLATE, request=brief.task.sample_request, explanation=common))
-
-
-def shown_text(span: Span) -> str:
-    """A span as an earlier answer. Its lines stay: code, verse and lists are not what they are without them."""
-    lines = (line.rstrip() for line in span.text.expandtabs(4).splitlines())
-    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
-
-
-def one_line(span: Span) -> str:
-    """A span where it stands among others in a list."""
-    return " ".join(span.text.split())
 
 
 def request_text(brief: FeatureBrief) -> str:
