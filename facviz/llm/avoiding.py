@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-RUN_TOKENS = 7
-"""Longest run that may stand in both: at most as many words, one fewer than the gate takes for copying."""
+from facviz.overlap import words_of
+
+RUN_TOKENS, RUN_WORDS = 7, 4
+"""A run that may stand in both ends when it has so many tokens and so many words: marks alone, as the seven tokens of
+`<br /><br />` are, are nobody's text."""
 
 
 class Avoided:
@@ -20,15 +23,32 @@ class Avoided:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
         self._next: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        self._sizes: list[int] = []
         for text in texts:
             for spelled in {text, f" {text}"}:  # the first word has another token behind a space
-                ids = tokenizer.encode(spelled, add_special_tokens=False)
-                for first in range(len(ids) - RUN_TOKENS):
-                    self._next[tuple(ids[first : first + RUN_TOKENS])].add(ids[first + RUN_TOKENS])
+                self._add(tokenizer, tokenizer.encode(spelled, add_special_tokens=False))
+        self._sizes = sorted({len(run) for run in self._next})
+
+    @property
+    def longest(self) -> int:
+        """How many of the last tokens it looks at, at most."""
+        return max(self._sizes, default=0)
 
     def after(self, written: Sequence[int]) -> set[int]:
         """Tokens that would lengthen a run behind what is written."""
-        return self._next.get(tuple(written[-RUN_TOKENS:]), set())
+        ends = (tuple(written[-size:]) for size in self._sizes)
+        return {token for end in ends for token in self._next.get(end, ())}
+
+    def _add(self, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> None:
+        for place in range(RUN_TOKENS, len(ids)):
+            starts = range(place - RUN_TOKENS, -1, -1)
+            run = next((ids[i:place] for i in starts if _n_words(tokenizer, ids[i:place]) >= RUN_WORDS), None)
+            if run is not None:
+                self._next[tuple(run)].add(ids[place])
+
+
+def _n_words(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
+    return len(words_of(str(tokenizer.decode(list(ids)))))
 
 
 def rule_out(

@@ -90,6 +90,7 @@ class LocalChat:
         alive = rows  # rows whose reply goes on
         push.follow(len(source))
         avoided = [Avoided(self._backbone.tokenizer, request.avoid) for request in requests]
+        longest = max(texts.longest for texts in avoided)
         for step in range(first.max_tokens):
             if step:
                 mask = torch.nn.functional.pad(mask, (0, 1), value=1)
@@ -101,8 +102,9 @@ class LocalChat:
                 logits = model(input_ids=last, **self._backbone.keeping(cache), **padding).logits[alive, -1]
                 next_place = next_place + 1
             running = rows[alive]
-            if step >= RUN_TOKENS:
-                rule_out(logits, avoided, source[running].tolist(), replies[running, step - RUN_TOKENS : step].tolist())
+            if step >= RUN_TOKENS and longest:
+                written = replies[running, max(0, step - longest) : step]
+                rule_out(logits, avoided, source[running].tolist(), written.tolist())
             n_running = torch.bincount(source[running], minlength=len(requests)).tolist()
             tokens = draw_tokens(logits, first.temperature, first.top_p, generators, n_running)
             replies[running, step] = tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,8 @@ class Asker:
     config: SynthesisConfig
     is_sampling: bool = True
     is_small: bool = True
+    own_parts: Callable[[Sequence[str]], tuple[str, ...]] = tuple
+    """What of the shown texts no reply may repeat."""
 
     def place(self, brief: FeatureBrief, batch: PlannedBatch) -> BatchPlace:
         """Where a batch of this run stands."""
@@ -110,7 +112,10 @@ class Asker:
             parts = self._draw(place, prompts, of_feature, of_run)
         else:
             parts = tuple(Part(prompted, None) for prompted in prompts)
-        requests = tuple(request_for(self.config, place, number, part.prompted) for number, part in enumerate(parts))
+        requests = tuple(
+            request_for(self.config, place, number, part.prompted, self.own_parts(part.shown))
+            for number, part in enumerate(parts)
+        )
         return Ask(brief, batch.step, place, parts, requests)
 
     def _has_axes(self, step: Step, number: int) -> bool:
@@ -133,8 +138,10 @@ class Asker:
         return tuple(parts)
 
 
-def request_for(config: SynthesisConfig, place: BatchPlace, number: int, prompted: Prompted) -> LLMRequest:
-    """Request `number` of a batch, with the seed of its place."""
+def request_for(
+    config: SynthesisConfig, place: BatchPlace, number: int, prompted: Prompted, avoid: Sequence[str]
+) -> LLMRequest:
+    """Request `number` of a batch, with the seed of its place; no reply repeats `avoid` at length."""
     return LLMRequest(
         prompted.messages,
         n=prompted.n,
@@ -145,5 +152,5 @@ def request_for(config: SynthesisConfig, place: BatchPlace, number: int, prompte
         schema=prompted.schema,
         prompt=prompted.prompt,
         steering=prompted.steering,
-        avoid=prompted.shown,
+        avoid=tuple(avoid),
     )

@@ -206,7 +206,9 @@ def pool_asks(
         place = BatchPlace(synth_id, NO_FEATURE, POOL_STEP, number, config.strategy)
         rng = random.Random(place.rng_seed(config.rng_seed))
         prompts = prompts_of(config, briefs[0], seed_texts, size, rng)
-        requests = tuple(request_for(config, place, part, prompted) for part, prompted in enumerate(prompts))
+        requests = tuple(
+            request_for(config, place, part, prompted, prompted.shown) for part, prompted in enumerate(prompts)
+        )
         parts = tuple(Part(prompted, None) for prompted in prompts)
         yield Ask(briefs[0], Step(POOL_STEP, total), place, parts, requests)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from facviz.protocols import Encoder, LLMClient
 from facviz.records import Candidate, Encoded, Ints, LLMReply, Outcome
 from facviz.synthesis.asking import Ask, Asker, PlannedBatch, planned_batches
 from facviz.synthesis.axes import NOT_COUNTED, AxisCounts
+from facviz.synthesis.copying import own_parts
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.measuring import act_of, measure_batches
 from facviz.synthesis.order import Acceptance, next_feature
@@ -146,7 +148,12 @@ class _Run:
         self._bars = np.array([brief.bar for brief in briefs], dtype=np.float64)
         self._axes, self._seen, self._covered = AxisCounts(), Acceptance(), set[int]()
         self._asker = Asker(
-            engine.synth_id, engine.strategy, engine.config, is_sampling=engine.is_sampling, is_small=engine.is_small
+            engine.synth_id,
+            engine.strategy,
+            engine.config,
+            is_sampling=engine.is_sampling,
+            is_small=engine.is_small,
+            own_parts=partial(own_parts, is_formula=engine.gates.is_formula),
         )
 
     def is_uncovered(self, course: _Course) -> bool:

@@ -61,6 +61,7 @@ class TextGates:
         self._words = words
         self._known = {normalised(t) for t in known_texts}
         self._corpus = [f" {text} " for text in sorted(self._known)]
+        self._holders: dict[str, list[int]] = {}
         self._formulas: dict[str, bool] = {}
         self._near = ShingleIndex()
         for text in sorted(self._known):
@@ -99,9 +100,18 @@ class TextGates:
     def is_formula(self, run: str) -> bool:
         """Whether so many texts of the corpus hold a run of words that nobody can be said to copy it."""
         if run not in self._formulas:
-            holders = islice((text for text in self._corpus if f" {run} " in text), FORMULA_TEXTS)
+            rarest = min((self._holders_of(word) for word in run.split()), key=len, default=())
+            holders = islice((i for i in rarest if f" {run} " in self._corpus[i]), FORMULA_TEXTS)
             self._formulas[run] = len(list(holders)) == FORMULA_TEXTS
         return self._formulas[run]
+
+    def _holders_of(self, word: str) -> Sequence[int]:
+        """Texts of the corpus that hold a word, so that few are looked through for a run; made when first asked."""
+        if not self._holders:
+            for i, text in enumerate(self._corpus):
+                for held in set(text.split()):
+                    self._holders.setdefault(held, []).append(i)
+        return self._holders.get(word, ())
 
     def accept(self, text: str) -> None:
         """Remember an accepted sample, so that neither it nor one like it is accepted again."""

@@ -47,6 +47,26 @@ def test_a_token_that_lengthens_a_run_is_named_and_no_other(parrot):
     assert Avoided(parrot.tokenizer, []).after(ids) == set()
 
 
+class Letters:
+    """A tokenizer with a token for every character."""
+
+    def encode(self, text, *, add_special_tokens):
+        return list(map(ord, text))
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+
+def test_marks_alone_are_nobodys_and_a_run_ends_with_its_fourth_word():
+    letters = Letters()
+    assert Avoided(letters, ["<><><><><><>", "a <><><><><><> b"]).longest == 0
+    avoided = Avoided(letters, ["It was<><>a bad film"])
+    assert avoided.after(letters.encode("It was<><>a", add_special_tokens=False)) == set()
+    assert avoided.after(letters.encode("It was<><>a b", add_special_tokens=False)) == {ord("a")}
+    assert avoided.after(letters.encode("He was<><>a b", add_special_tokens=False)) == set()
+    assert avoided.after(letters.encode("was<><>a bad f", add_special_tokens=False)) == {ord("i")}
+
+
 def test_what_the_model_would_write_is_not_written_again_at_length(parrot):
     chat = LocalChat(parrot)
     free = [reply.text for reply in chat.complete([REQUEST])[0]]

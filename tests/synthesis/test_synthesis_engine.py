@@ -91,6 +91,15 @@ def test_step_one_shows_every_span_and_asks_for_the_words_and_the_explanation(br
     assert request.avoid == tuple(s.text for s in brief.spans)
 
 
+def test_what_the_corpus_often_says_may_be_written_again(brief, synthesis, numbered):
+    formula = brief.spans[0].text
+    corpus = [f"{formula} {end}" for end in ("tea", "bread", "milk")]
+    engine = synthesis(numbered(contrast), known=corpus, step="pairs")
+    engine.fill(brief)
+    assert next(m.content for m in engine.client.requests[0].messages if m.role == "assistant") == formula
+    assert engine.client.requests[0].avoid == (brief.spans[1].text,)
+
+
 def test_step_two_shows_the_strong_text_as_right_and_the_weak_one_as_wrong(brief, synthesis, numbered):
     engine = synthesis(numbered(contrast))
     result = engine.fill(brief)

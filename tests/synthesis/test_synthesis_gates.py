@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from facviz.overlap import words_of
 from facviz.synthesis.gates import (
@@ -86,6 +88,15 @@ def test_a_run_inside_longer_words_is_no_formula():
     opening = numbered_words(COPY_RUN_WORDS)
     corpus = [f"x{opening}x and then {end}" for end in ("tea", "bread", "milk")]
     assert TextGates(corpus).check(f"{opening} but no cake", [opening])[1] == "copied"
+
+
+@given(st.lists(st.text("ab ", max_size=12), max_size=8), st.text("ab ", min_size=1, max_size=5))
+def test_a_formula_is_what_enough_different_texts_hold_word_by_word(corpus, run):
+    words = run.split()
+    texts = {tuple(text.split()) for text in corpus}
+    holders = [t for t in texts if any(list(t[i : i + len(words)]) == words for i in range(len(t)))]
+    assume(words)
+    assert TextGates(corpus).is_formula(" ".join(words)) == (len(holders) >= FORMULA_TEXTS)
 
 
 def test_a_text_that_goes_round_in_circles_is_repetitive():
