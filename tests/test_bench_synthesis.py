@@ -357,7 +357,7 @@ def test_the_goal_is_told_as_it_came_out(record, value, verdict):
 
 def test_a_known_gap_is_filled_until_each_target_has_a_sample_and_arms_are_not():
     filling, comparing = (plan.config("paper", (3, 5), 0) for plan in (program.GAPS, program.FULL))
-    assert (filling.per_feature, filling.max_candidates) == (1, 64)
+    assert (filling.per_feature, filling.max_candidates) == (1, program.GAPS.n_candidates)
     assert comparing.per_feature == comparing.max_candidates == 8
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from facviz.config import SynthesisConfig
 from facviz.records import Candidate, LLMRequest
-from facviz.synthesis.axes import AXES_TEMPLATE, AxisCounts, Drawn, draw_axes, with_axes
+from facviz.synthesis.axes import AXES_TEMPLATE, UNSAID, AxisCounts, Drawn, draw_axes, with_axes
 from facviz.synthesis.order import batch_sizes
 from facviz.synthesis.plan import BatchPlace, FeatureBrief
 from facviz.synthesis.strategies import PAIRS, TUNE, Prompted, Step, Strategy, Turn
@@ -19,7 +19,10 @@ ASKING_VERSION = 6
 REPLIES_A_DRAW = 4
 """Replies to one request with drawn axes, of a model that samples; of another it is one."""
 AXES_SAID_SMALL, AXES_SAID = 2, 4
-"""Axes drawn for one request: a small model loses a long clause."""
+"""Axes drawn for one request: a small model loses a long clause.
+
+Of every second request to one, all are left unsaid: on known gaps, texts for features that were never filled came a
+third less near to the bar with axes than without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ class Asker:
                 seed = place.rng_seed(self.config.rng_seed, len(parts))
                 n_axes = min(AXES_SAID_SMALL if self.is_small else AXES_SAID, len(prompted.axes))
                 drawn = draw_axes(of_feature, of_run, n_axes=n_axes, rng_seed=seed, among=prompted.axes)
+                if self.is_small and len(parts) % 2 == 0:
+                    drawn = dict.fromkeys(drawn, UNSAID)
                 messages = with_axes(prompted.messages, drawn)
                 parts.append(Part(dataclasses.replace(prompted, messages=messages, n=n), drawn))
         return tuple(parts)
