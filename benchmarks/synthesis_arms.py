@@ -42,6 +42,8 @@ class Plan:
     """Candidates a target that may be accepted; what pairs and pushes are made of is drawn beside them."""
     n_wanted: int | None = None
     """Accepted samples after which a target draws no more; None draws all, so that arms compare."""
+    passes: int = 1
+    """Rounds over all targets; each but the first draws as many again for those that no sample activates."""
     max_tokens: int = 40
     n_seeds: int = 3
     batch: int = 32
@@ -60,6 +62,7 @@ class Plan:
             per_feature=self.n_wanted or n,
             pair_candidates=2 if arm == "steered" else first,  # nothing is drawn of a step that there is not
             max_candidates=counted,
+            passes=self.passes,
             batch=self.batch,
             max_tokens=self.max_tokens,
             features_at_once=self.at_once,

@@ -64,6 +64,11 @@ def plain(term: str) -> str:
     return term[1:-1] if is_word(term) else term
 
 
+def is_spelled(plain_term: str) -> bool:
+    """Whether a term without quotes is a word, which holds no space, and not a description such as `the newline`."""
+    return " " not in plain_term
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """The spans' words in reading order; `term` indexes the sorted display forms `names`."""

@@ -9,6 +9,7 @@ from typing import Any
 from facviz.config import CoverageConfig, SynthesisConfig
 from facviz.errors import InputError
 from facviz.explain.lexical import feature_keywords
+from facviz.explain.words import is_spelled
 from facviz.pipeline.features import promoted_tokens
 from facviz.pipeline.session import Session
 from facviz.prompts import load_task
@@ -50,7 +51,9 @@ def briefs_of(
     outputs = {r["feature_id"]: promoted_tokens(r) for r in reader.rows("feature_directions", sae_id=sae_id)}
     shown = {f: [s for s in found if s.split is Split.EXPLAIN] for f, found in spans.items()}
     shown = {f: found for f, found in shown.items() if found}
-    words = {k.feature_id: k.peak for k in feature_keywords(shown, output_tokens=outputs)}
+    found = feature_keywords(shown, output_tokens=outputs)
+    # Asked to use `the token "><"`, a small model writes about tokens; what has no letters it must take from the spans.
+    words = {k.feature_id: tuple(filter(is_spelled, k.peak)) for k in found}
     return _briefs(reader, measured, config, chosen, anchor_id, shown, words)
 
 

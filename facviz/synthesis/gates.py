@@ -6,7 +6,6 @@ What must be measured on a model is in `sample_gates`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from facviz.overlap import (
@@ -16,6 +15,7 @@ from facviz.overlap import (
     normalised,
     runs,
     shared_runs,
+    shingles,
     words_of,
 )
 from facviz.synthesis.cleaning import artefact_in
@@ -24,6 +24,9 @@ MIN_WORDS, MAX_WORDS = 3, 120
 COPY_RUN_WORDS = 8
 FORMULA_TEXTS = 3
 """Texts of the corpus that share a run of words before it counts as their manner of speaking, which nobody copies."""
+SAME_SHARE, SAME_TRIGRAMS = 0.5, 12
+"""Two texts of the corpus are one under two questions when they share that part of the shorter one's word trigrams, and
+so many: short messages that begin alike are two."""
 MIN_DISTINCT_TRIGRAMS = 0.6
 NEAR_JACCARD = 0.7
 """Part of the word trigrams two texts share from which on one is the other reworded.
@@ -35,7 +38,7 @@ EVALUATION_RUN_WORDS = 13
 """A run that also stands in an evaluation text gives it away: the length that is usual for decontamination."""
 MIN_EVALUATION_WORDS = 5
 """Evaluation texts shorter than this, such as a greeting, give nothing away unless they are the whole sample."""
-GATES_VERSION = 3
+GATES_VERSION = 4
 """Raised when the same candidate may get another verdict, so that synthesis is not taken for done."""
 
 
@@ -98,11 +101,20 @@ class TextGates:
         return gates, None
 
     def is_formula(self, run: str) -> bool:
-        """Whether so many texts of the corpus hold a run of words that nobody can be said to copy it."""
+        """Whether so many texts of the corpus hold a run of words that nobody can be said to copy it.
+
+        One text that stands there several times, as a review under each of its questions, is one text.
+        """
         if run not in self._formulas:
             rarest = min((self._holders_of(word) for word in run.split()), key=len, default=())
-            holders = islice((i for i in rarest if f" {run} " in self._corpus[i]), FORMULA_TEXTS)
-            self._formulas[run] = len(list(holders)) == FORMULA_TEXTS
+            different = list[set[tuple[str, ...]]]()
+            for held in (i for i in rarest if f" {run} " in self._corpus[i]):
+                own = shingles(self._corpus[held].split())
+                if not any(_is_same(own, other) for other in different):
+                    different.append(own)
+                if len(different) == FORMULA_TEXTS:
+                    break
+            self._formulas[run] = len(different) == FORMULA_TEXTS
         return self._formulas[run]
 
     def _holders_of(self, word: str) -> Sequence[int]:
@@ -118,6 +130,10 @@ class TextGates:
         if (known := normalised(text)) not in self._known:
             self._known.add(known)
             self._near.add(known.split())
+
+
+def _is_same(own: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> bool:
+    return len(own & other) >= max(SAME_TRIGRAMS, SAME_SHARE * min(len(own), len(other)))
 
 
 class EvaluationTexts:

@@ -84,6 +84,21 @@ def test_a_run_that_enough_texts_of_the_corpus_share_is_no_copy_and_a_rarer_one_
     assert TextGates(corpus).check(f"{opening} and then tea leaves", shown)[1] == "copied"
 
 
+def test_one_text_under_several_questions_is_one_text_and_a_question_of_several_texts_is_a_formula():
+    reviews = [" ".join(f"{name}{i}" for i in range(20)) for name in "abc"]
+    asked = [
+        "did the reviewer like this film or not at all",
+        "is this review good or bad in your own view",
+        "which is it",
+    ]
+    run, question = "a3 a4 a5 a6 a7 a8 a9 a10", asked[0]
+    assert not TextGates([f"{reviews[0]} {q}" for q in asked]).is_formula(run)
+    assert TextGates([f"{review} {question}" for review in reviews]).is_formula(question)
+    assert TextGates([f"{review} {question}" for review in reviews]).is_formula("this film or not")
+    text = f"{run} and so on {question}"
+    assert TextGates([f"{reviews[0]} {q}" for q in asked]).check(text, [f"{reviews[0]} {question}"])[1] == "copied"
+
+
 def test_a_run_inside_longer_words_is_no_formula():
     opening = numbered_words(COPY_RUN_WORDS)
     corpus = [f"x{opening}x and then {end}" for end in ("tea", "bread", "milk")]
