@@ -168,7 +168,7 @@ def fill_known_gaps(options: argparse.Namespace, clock: Clock) -> dict[str, Any]
         prepared = prepare(study, options.work, GAPS.n_targets)
         arms = run_arms(prepared, [GAP_ARM], range(options.seeds or GAPS.n_seeds), GAPS, options.work, clock)
         found[study.title] = describe_study(prepared, arms, (1.0,))
-    return {"n_candidates": GAPS.n_candidates, "choices": found}
+    return {"n_candidates": GAPS.n_candidates, "passes": GAPS.passes, "choices": found}
 
 
 if __name__ == "__main__":

@@ -369,12 +369,14 @@ def test_known_gaps_take_no_arms_of_ones_own(capsys):
 
 def test_known_gaps_stand_with_their_bar(record):
     study = record["studies"]["some"] | {"title": "code", "arms": {"paper": figures(0.7)}, "orderings": []}
-    text = synthesis_report.report({"gaps": {"n_candidates": 16, "choices": {"code": study}}})
+    text = synthesis_report.report({"gaps": {"n_candidates": 16, "passes": 2, "choices": {"code": study}}})
     assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 20 % (15–25) |" in text
     assert "to accept one, 16 at most" in text
     assert "--gaps --choices code\n" in text
     other = study | {"n_targets": 10, "arms": {"paper": figures(0.2)}}
-    both = synthesis_report.report({"gaps": {"n_candidates": 16, "choices": {"code": study, "news": other}}})
+    both = synthesis_report.report(
+        {"gaps": {"n_candidates": 16, "passes": 2, "choices": {"code": study, "news": other}}}
+    )
     assert "Of all 50 targets together 60 % are covered." in both
 
 
