@@ -306,7 +306,7 @@ class SynthesisConfig:
     """Smallest strong − weak gap of a pair, as a share of δ of the feature."""
     evidence_spans: int = 5
     """Anchor spans shown in step 1 as evidence."""
-    temperature: float = 0.8
+    temperature: float = 1.0
     """Sampling temperature, where the provider samples."""
     top_p: float = 0.9
     """Nucleus of sampling."""

@@ -5,6 +5,8 @@ import random
 from collections import Counter, defaultdict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from facviz.errors import InputError
 from facviz.explain.lexical import (
@@ -14,7 +16,7 @@ from facviz.explain.lexical import (
     explain_lexically,
     feature_keywords,
 )
-from facviz.explain.words import MAX_WORD_CHARS, display
+from facviz.explain.words import MAX_WORD_CHARS, display, is_spelled, is_word, plain
 from facviz.records import ExplanationOutcome, Span, Split
 
 FILLER = [f"filler{i}" for i in range(3000)]
@@ -186,6 +188,12 @@ def test_a_common_peak_word_is_discounted():
     spans = {f: [make_span(f, [" a", f" b{i}"], 0, start_token=i + 99 * f) for i in range(10)] for f in range(20)}
     found = explain(spans)
     assert {e.outcome for e in found.values()} == {ExplanationOutcome.CANNOT_TELL}
+
+
+@given(st.text(max_size=60))
+def test_a_plain_word_is_told_from_a_description(raw):
+    shown = display("".join(raw.split()))
+    assert is_spelled(plain(shown)) == (is_word(shown) or not shown)
 
 
 def test_a_single_span_is_no_pattern_but_gives_keywords(rng):
