@@ -357,7 +357,7 @@ def test_the_goal_is_told_as_it_came_out(record, value, verdict):
 
 def test_a_known_gap_is_filled_until_each_target_has_a_sample_and_arms_are_not():
     filling, comparing = (plan.config("paper", (3, 5), 0) for plan in (program.GAPS, program.FULL))
-    assert (filling.per_feature, filling.max_candidates) == (1, program.GAPS.n_candidates)
+    assert (filling.per_feature, filling.max_candidates, filling.passes) == (1, program.GAPS.n_candidates, 2)
     assert comparing.per_feature == comparing.max_candidates == 8
 
 
@@ -371,7 +371,7 @@ def test_known_gaps_stand_with_their_bar(record):
     study = record["studies"]["some"] | {"title": "code", "arms": {"paper": figures(0.7)}, "orderings": []}
     text = synthesis_report.report({"gaps": {"n_candidates": 16, "passes": 2, "choices": {"code": study}}})
     assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 20 % (15–25) |" in text
-    assert "to accept one, 16 at most" in text
+    assert "to accept one, 16 at most in each of 2 rounds" in text
     assert "--gaps --choices code\n" in text
     other = study | {"n_targets": 10, "arms": {"paper": figures(0.2)}}
     both = synthesis_report.report(

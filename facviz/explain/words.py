@@ -5,19 +5,23 @@ Everything here is whole-array; Python loops run over distinct strings, never ov
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
+from facviz.overlap import IDEOGRAPHS
 from facviz.records import Bools, Ints, Span
 
 MAX_WORD_CHARS = 40
 NEWLINE, TAB, SPACE = "the newline", "the tab", "the space"
 
+_PIECE = re.compile(rf"[^\s{IDEOGRAPHS}]+")
+_N_PIECES = 3
 _JOINERS = "\u200c\u200d"  # invisible, but spelling in Persian, Hindi and emoji needs them
 _PUNCTUATION = "".join(c for c in map(chr, range(0x10000)) if unicodedata.category(c)[0] == "P" or c.isspace())
 
@@ -67,6 +71,31 @@ def plain(term: str) -> str:
 def is_spelled(plain_term: str) -> bool:
     """Whether a term without quotes is a word, which holds no space, and not a description such as `the newline`."""
     return " " not in plain_term
+
+
+def words_to_use(peaks: Sequence[str], spans: Sequence[Span]) -> tuple[str, ...]:
+    """The words that a feature fires on, as a request names them; `peaks` are those of `lexical.Keywords`.
+
+    In place of a description stands what is written there: asked for `the token "++"` a small model writes about
+    tokens, asked for `i++` it writes that.
+    """
+    words = list[str]()
+    for peak in peaks:
+        words += [peak] if is_spelled(peak) else _pieces_at(peak, spans)
+    return tuple(dict.fromkeys(words))
+
+
+def _pieces_at(description: str, spans: Sequence[Span]) -> list[str]:
+    """What stands between white space around the peaks so described, the most frequent first."""
+    found = Counter[str]()
+    for span in spans:
+        peak = span.peak_token - span.start_token
+        if display(span.tokens[peak]) == description:
+            start = len("".join(span.tokens[:peak]))
+            end = start + len(span.tokens[peak])
+            pieces = _PIECE.finditer("".join(span.tokens))
+            found.update([m[0] for m in pieces if m.start() < end and m.end() > start][:1])
+    return [piece for piece, _ in found.most_common() if len(piece) <= MAX_WORD_CHARS][:_N_PIECES]
 
 
 @dataclass(frozen=True, slots=True)

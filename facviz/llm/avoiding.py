@@ -5,13 +5,14 @@ A small model shown examples repeats them; half of all candidates were turned do
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from facviz.overlap import words_of
+from facviz.overlap import placed_words
 
 RUN_TOKENS, RUN_WORDS = 7, 4
 """A run that may stand in both ends when it has so many tokens and so many words: marks alone, as the seven tokens of
@@ -26,7 +27,7 @@ class Avoided:
         self._sizes: list[int] = []
         for text in texts:
             for spelled in {text, f" {text}"}:  # the first word has another token behind a space
-                self._add(tokenizer, tokenizer.encode(spelled, add_special_tokens=False))
+                self._add(tokenizer, spelled)
         self._sizes = sorted({len(run) for run in self._next})
 
     @property
@@ -39,16 +40,17 @@ class Avoided:
         ends = (tuple(written[-size:]) for size in self._sizes)
         return {token for end in ends for token in self._next.get(end, ())}
 
-    def _add(self, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> None:
+    def _add(self, tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, (starts, ends) = encoded["input_ids"], zip(*encoded["offset_mapping"] or [(0, 0)])
+        words = placed_words(text)
+        word_starts = [word.start for word in words]
         for place in range(RUN_TOKENS, len(ids)):
-            starts = range(place - RUN_TOKENS, -1, -1)
-            run = next((ids[i:place] for i in starts if _n_words(tokenizer, ids[i:place]) >= RUN_WORDS), None)
-            if run is not None:
+            fourth_last = bisect_left(word_starts, ends[place - 1]) - RUN_WORDS  # of the words begun before the place
+            if fourth_last >= 0:
+                first = bisect_left(starts, words[fourth_last].end) - 1
+                run = ids[min(first, place - RUN_TOKENS) : place]
                 self._next[tuple(run)].add(ids[place])
-
-
-def _n_words(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
-    return len(words_of(str(tokenizer.decode(list(ids)))))
 
 
 def rule_out(

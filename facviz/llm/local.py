@@ -89,7 +89,8 @@ class LocalChat:
         rows = torch.arange(len(source), device=device)  # the reply of each row of the cache
         alive = rows  # rows whose reply goes on
         push.follow(len(source))
-        avoided = [Avoided(self._backbone.tokenizer, request.avoid) for request in requests]
+        by_texts = {texts: Avoided(self._backbone.tokenizer, texts) for texts in {r.avoid for r in requests}}
+        avoided = [by_texts[request.avoid] for request in requests]
         longest = max(texts.longest for texts in avoided)
         for step in range(first.max_tokens):
             if step:

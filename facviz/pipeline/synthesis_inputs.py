@@ -9,14 +9,14 @@ from typing import Any
 from facviz.config import CoverageConfig, SynthesisConfig
 from facviz.errors import InputError
 from facviz.explain.lexical import feature_keywords
-from facviz.explain.words import is_spelled
+from facviz.explain.words import words_to_use
 from facviz.pipeline.features import promoted_tokens
 from facviz.pipeline.session import Session
 from facviz.prompts import load_task
 from facviz.records import ExplanationOutcome, Span, Split
 from facviz.spans import spans_by_feature
 from facviz.store.reader import Reader
-from facviz.synthesis.evidence import evidence, pieces_at_peak
+from facviz.synthesis.evidence import evidence
 from facviz.synthesis.plan import FeatureBrief
 
 
@@ -51,9 +51,8 @@ def briefs_of(
     outputs = {r["feature_id"]: promoted_tokens(r) for r in reader.rows("feature_directions", sae_id=sae_id)}
     shown = {f: [s for s in found if s.split is Split.EXPLAIN] for f, found in spans.items()}
     shown = {f: found for f, found in shown.items() if found}
-    found = {k.feature_id: tuple(filter(is_spelled, k.peak)) for k in feature_keywords(shown, output_tokens=outputs)}
-    # Asked to use `the token "++"`, a small model writes about tokens; asked for `i++` it writes that.
-    words = {feature: spelled or pieces_at_peak(shown[feature]) for feature, spelled in found.items()}
+    found = feature_keywords(shown, output_tokens=outputs)
+    words = {k.feature_id: words_to_use(k.peak, shown[k.feature_id]) for k in found}
     return _briefs(reader, measured, config, chosen, anchor_id, shown, words)
 
 

@@ -94,7 +94,7 @@ class Asker:
     is_sampling: bool = True
     is_small: bool = True
     own_parts: Callable[[Sequence[str]], tuple[str, ...]] = tuple
-    """What of the shown texts no reply may repeat."""
+    """What of the shown texts a local model may not repeat."""
 
     def place(self, brief: FeatureBrief, batch: PlannedBatch) -> BatchPlace:
         """Where a batch of this run stands."""
@@ -116,7 +116,7 @@ class Asker:
         else:
             parts = tuple(Part(prompted, None) for prompted in prompts)
         requests = tuple(
-            request_for(self.config, place, number, part.prompted, self.own_parts(part.shown))
+            request_for(self.config, place, number, part.prompted, self.own_parts(part.shown) if self.is_small else ())
             for number, part in enumerate(parts)
         )
         return Ask(brief, batch.step, place, parts, requests)
@@ -136,7 +136,7 @@ class Asker:
                 seed = place.rng_seed(self.config.rng_seed, len(parts))
                 n_axes = min(AXES_SAID_SMALL if self.is_small else AXES_SAID, len(prompted.axes))
                 drawn = draw_axes(of_feature, of_run, n_axes=n_axes, rng_seed=seed, among=prompted.axes)
-                if self.is_small and len(parts) % 2 == 0:
+                if self.is_small and (place.round + len(parts)) % 2:
                     drawn = dict.fromkeys(drawn, UNSAID)
                 messages = with_axes(prompted.messages, drawn)
                 parts.append(Part(dataclasses.replace(prompted, messages=messages, n=n), drawn))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from facviz.prompts import render, template_text
 from facviz.protocols import Encoder, LLMClient
 from facviz.records import Candidate, Document, Message, TaskGuideline
 from facviz.synthesis.asking import Ask, Part, request_for
+from facviz.synthesis.copying import own_parts
 from facviz.synthesis.engine import SampleGate, Synthesizer
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.gates import TextGates
@@ -47,7 +49,7 @@ EXAMPLES = 4
 """Texts of the seed set that `self-instruct` shows."""
 REPLIES_A_DRAW = 4
 """Replies to one draw of seed texts; the next ones get another draw."""
-MAX_SHOWN_WORDS = 60
+MAX_SHOWN_WORDS, MAX_SHOWN_CHARS = 60, 600
 """A seed text is shown up to here."""
 _FIRING = ("target does not fire", "target does not fire alone")
 """What is held against a text of `random-feature` by its own target; credit for missing features asks nothing of it."""
@@ -84,7 +86,7 @@ def check_baseline(config: SynthesisConfig, task: TaskGuideline) -> None:
 def shown_texts(documents: Sequence[Document], role: str) -> list[str]:
     """What a baseline may show of the seed set: the first words that `role` says in each document, on one line."""
     said = [next((m.content for m in d.messages if m.role == role), "") for d in documents]
-    texts = [" ".join(text.split()[:MAX_SHOWN_WORDS]) for text in said]
+    texts = [" ".join(text.split()[:MAX_SHOWN_WORDS])[:MAX_SHOWN_CHARS] for text in said]
     return list(dict.fromkeys(text for text in texts if text and not is_withheld(text)))
 
 
@@ -126,7 +128,8 @@ class Untargeted:
         crediting = Crediting.of(briefs, self.encoder, self.gates, self.after)
         candidates = list[Candidate]()
         try:
-            for ask in pool_asks(self.synth_id, self.config, briefs, self.seed_texts):
+            own = partial(own_parts, is_formula=self.gates.is_formula)
+            for ask in pool_asks(self.synth_id, self.config, briefs, self.seed_texts, own):
                 candidates += self._batch(ask, crediting)
         except (BudgetError, SpendLimitError) as error:
             self.stopped = str(error)
@@ -198,16 +201,23 @@ def _open(candidate: Candidate) -> Candidate:
 
 
 def pool_asks(
-    synth_id: str, config: SynthesisConfig, briefs: Sequence[FeatureBrief], seed_texts: Sequence[str]
+    synth_id: str,
+    config: SynthesisConfig,
+    briefs: Sequence[FeatureBrief],
+    seed_texts: Sequence[str],
+    own: Callable[[Sequence[str]], tuple[str, ...]] = tuple,
 ) -> Iterator[Ask]:
-    """What is asked for in each batch; it follows from the plan alone, so all of it is known beforehand."""
+    """What is asked for in each batch; it follows from the plan alone, so all of it is known beforehand.
+
+    `own` says what of the shown texts no reply may repeat.
+    """
     total = pool_size(config, len(briefs))
     for number, size in enumerate(batch_sizes(total, config.batch)):
         place = BatchPlace(synth_id, NO_FEATURE, POOL_STEP, number, config.strategy)
         rng = random.Random(place.rng_seed(config.rng_seed))
         prompts = prompts_of(config, briefs[0], seed_texts, size, rng)
         requests = tuple(
-            request_for(config, place, part, prompted, prompted.shown) for part, prompted in enumerate(prompts)
+            request_for(config, place, part, prompted, own(prompted.shown)) for part, prompted in enumerate(prompts)
         )
         parts = tuple(Part(prompted, None) for prompted in prompts)
         yield Ask(briefs[0], Step(POOL_STEP, total), place, parts, requests)

@@ -17,6 +17,7 @@ from typing import Any
 from facviz.overlap import Word, placed_words, runs, words_of
 from facviz.protocols import Encoder
 from facviz.records import CONTENT_SEPARATOR, Candidate, Document, Encoded
+from facviz.synthesis.gates import COPY_RUN_WORDS
 from facviz.synthesis.plan import FeatureBrief
 
 MASKED_RUN_WORDS = 4
@@ -85,20 +86,24 @@ def _copied(words: Sequence[Word], theirs: set[str], is_formula: Callable[[str],
 
 
 def own_parts(texts: Iterable[str], is_formula: Callable[[str], bool]) -> tuple[str, ...]:
-    """What is a text's own, from the first to the last word of each stretch: the formulas of the corpus are left out.
+    """What is a text's own, from the first to the last word of each stretch: runs that are no copy are left out.
 
     Who may not write "Did the reviewer find this movie good or bad?" writes no text of a set in which hundreds ask it.
     """
-    parts = []
-    for text in texts:
-        words = placed_words(text)
-        if len(words) < MASKED_RUN_WORDS:
-            parts.append(text)
-            continue
-        theirs = runs([word.text for word in words], MASKED_RUN_WORDS)
-        for numbers in _stretches(_copied(words, theirs, is_formula)):
-            parts.append(text[words[numbers[0]].start : words[numbers[-1]].end])
-    return tuple(parts)
+    return tuple(part for text in texts for part in _own_parts(text, is_formula))
+
+
+def _own_parts(text: str, is_formula: Callable[[str], bool]) -> list[str]:
+    words = placed_words(text)
+    size = min(COPY_RUN_WORDS, len(words))
+    if not size:
+        return [text]
+    shared = set[int]()
+    for first in range(len(words) - size + 1):
+        if is_formula(" ".join(word.text for word in words[first : first + size])):
+            shared.update(range(first, first + size))
+    own = _stretches(set(range(len(words))) - shared)
+    return [text[words[numbers[0]].start : words[numbers[-1]].end] for numbers in own]
 
 
 def _stretches(numbers: Iterable[int]) -> list[list[int]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,9 +14,8 @@ from facviz.synthesis.gates import NEAR_JACCARD
 
 LEAD_CHARS = 240
 """Most characters shown before a span's window, some 55 tokens of English."""
-_BEGINNING = re.compile(r"\n\s*|[.!?][\"')\]]*\s+")
+_BEGINNING = re.compile(r"\n\s*|[.!?…][\"'”’»)\]]*\s+|[。！？][\"'”’」』）]*\s*")
 """After what a text may begin without breaking off another."""
-_PIECE = re.compile(r"\S+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
@@ -63,18 +61,6 @@ def evidence(spans: Sequence[Span], contents: Mapping[int, Sequence[str]], n: in
             index.add(words)
             shown.append(led)
     return tuple(shown[:n])
-
-
-def pieces_at_peak(spans: Sequence[Span]) -> tuple[str, ...]:
-    """What stands between white space around the peaks, most frequent first: `i++` of a feature that fires on `++`."""
-    found = Counter[str]()
-    for span in spans:
-        peak = span.peak_token - span.start_token
-        start = len("".join(span.tokens[:peak]))
-        end = start + len(span.tokens[peak])
-        pieces = _PIECE.finditer("".join(span.tokens))
-        found.update([m[0] for m in pieces if m.start() < end and m.end() > start][:1])
-    return tuple(piece for piece, _ in found.most_common())
 
 
 def shown_text(span: Span) -> str:

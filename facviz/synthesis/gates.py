@@ -6,6 +6,8 @@ What must be measured on a model is in `sample_gates`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from facviz.overlap import (
@@ -27,6 +29,8 @@ FORMULA_TEXTS = 3
 SAME_SHARE, SAME_TRIGRAMS = 0.5, 12
 """Two texts of the corpus are one under two questions when they share that part of the shorter one's word trigrams, and
 so many: short messages that begin alike are two."""
+MANY_TEXTS = 30
+"""Texts that share a run of words which is a formula however much else they share, as of a set with one instruction."""
 MIN_DISTINCT_TRIGRAMS = 0.6
 NEAR_JACCARD = 0.7
 """Part of the word trigrams two texts share from which on one is the other reworded.
@@ -107,14 +111,8 @@ class TextGates:
         """
         if run not in self._formulas:
             rarest = min((self._holders_of(word) for word in run.split()), key=len, default=())
-            different = list[set[tuple[str, ...]]]()
-            for held in (i for i in rarest if f" {run} " in self._corpus[i]):
-                own = shingles(self._corpus[held].split())
-                if not any(_is_same(own, other) for other in different):
-                    different.append(own)
-                if len(different) == FORMULA_TEXTS:
-                    break
-            self._formulas[run] = len(different) == FORMULA_TEXTS
+            holders = (self._corpus[i] for i in rarest if f" {run} " in self._corpus[i])
+            self._formulas[run] = _are_different(islice(holders, MANY_TEXTS))
         return self._formulas[run]
 
     def _holders_of(self, word: str) -> Sequence[int]:
@@ -132,8 +130,24 @@ class TextGates:
             self._near.add(known.split())
 
 
-def _is_same(own: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> bool:
+def _are_different(texts: Iterable[str]) -> bool:
+    """Whether enough of the texts are no likenesses of each other, or there are so many that it does not matter."""
+    different = list[frozenset[tuple[str, ...]]]()
+    for n_texts, own in enumerate(map(_trigrams, texts), 1):
+        if not any(_is_same(own, other) for other in different):
+            different.append(own)
+        if len(different) == FORMULA_TEXTS or n_texts == MANY_TEXTS:
+            return True
+    return False
+
+
+def _is_same(own: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> bool:
     return len(own & other) >= max(SAME_TRIGRAMS, SAME_SHARE * min(len(own), len(other)))
+
+
+@lru_cache(maxsize=256)
+def _trigrams(text: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(shingles(text.split()))
 
 
 class EvaluationTexts:

@@ -16,7 +16,7 @@ from facviz.explain.lexical import (
     explain_lexically,
     feature_keywords,
 )
-from facviz.explain.words import MAX_WORD_CHARS, display, is_spelled, is_word, plain
+from facviz.explain.words import MAX_WORD_CHARS, display, is_spelled, is_word, plain, words_to_use
 from facviz.records import ExplanationOutcome, Span, Split
 
 FILLER = [f"filler{i}" for i in range(3000)]
@@ -194,6 +194,20 @@ def test_a_common_peak_word_is_discounted():
 def test_a_plain_word_is_told_from_a_description(raw):
     shown = display("".join(raw.split()))
     assert is_spelled(plain(shown)) == (is_word(shown) or not shown)
+
+
+def test_words_to_use_are_words_and_for_marks_the_pieces_that_they_stand_in(rng):
+    def at(*tokens, peak):
+        return around(rng, 1, [tokens[peak]], before=list(tokens[:peak]), after=list(tokens[peak + 1 :]))
+
+    rare, often = at(" i", "++", ";", " next", peak=1), at(" =", " j", "++", " +", peak=2)
+    assert words_to_use(['the token "++"', "int"], [rare, often, often]) == ("j++", "i++;", "int")
+    assert words_to_use(["kill"], [rare]) == ("kill",)
+    assert words_to_use(['the token "--"', "the newline"], [rare, at(" a", "\n", "b", peak=1)]) == ()
+    assert words_to_use(['the token "><"'], [at(" x", "<br", " /", "><", "br", " />", peak=3)]) == ("/><br",)
+    assert words_to_use(['the token "。"'], [at("鏡が割れた", "。", "見て", peak=1)]) == ("。",)
+    assert words_to_use(['the token "+"'], [at(" " + "a" * 30, "+", "b" * 30, peak=1)]) == ()
+    assert words_to_use([], [rare]) == ()
 
 
 def test_a_single_span_is_no_pattern_but_gives_keywords(rng):

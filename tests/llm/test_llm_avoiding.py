@@ -6,10 +6,13 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from facviz.backbone import Backbone
-from facviz.llm.avoiding import RUN_TOKENS, Avoided
+from facviz.llm.avoiding import RUN_TOKENS, RUN_WORDS, Avoided
 from facviz.llm.local import LocalChat
+from facviz.overlap import words_of
 from facviz.records import LLMRequest, Message
 from facviz.testing.planted import WORDS, planted_model, planted_tokenizer
 
@@ -50,21 +53,35 @@ def test_a_token_that_lengthens_a_run_is_named_and_no_other(parrot):
 class Letters:
     """A tokenizer with a token for every character."""
 
-    def encode(self, text, *, add_special_tokens):
+    def encode(self, text):
         return list(map(ord, text))
 
-    def decode(self, ids):
-        return "".join(map(chr, ids))
+    def __call__(self, text, *, add_special_tokens, return_offsets_mapping):
+        return {"input_ids": self.encode(text), "offset_mapping": [(i, i + 1) for i in range(len(text))]}
 
 
 def test_marks_alone_are_nobodys_and_a_run_ends_with_its_fourth_word():
     letters = Letters()
     assert Avoided(letters, ["<><><><><><>", "a <><><><><><> b"]).longest == 0
     avoided = Avoided(letters, ["It was<><>a bad film"])
-    assert avoided.after(letters.encode("It was<><>a", add_special_tokens=False)) == set()
-    assert avoided.after(letters.encode("It was<><>a b", add_special_tokens=False)) == {ord("a")}
-    assert avoided.after(letters.encode("He was<><>a b", add_special_tokens=False)) == set()
-    assert avoided.after(letters.encode("was<><>a bad f", add_special_tokens=False)) == {ord("i")}
+    assert avoided.after(letters.encode("It was<><>a")) == set()
+    assert avoided.after(letters.encode("It was<><>a b")) == {ord("a")}
+    assert avoided.after(letters.encode("He was<><>a b")) == set()
+    assert avoided.after(letters.encode("was<><>a bad f")) == {ord("i")}
+
+
+@given(st.text("ab .", max_size=40))
+def test_a_run_to_avoid_is_the_shortest_with_so_many_tokens_and_words(text):
+    letters = Letters()
+    found = Avoided(letters, [text])._next
+    expected = {}
+    for spelled in (text, f" {text}"):
+        for place in range(RUN_TOKENS, len(spelled)):
+            starts = range(place - RUN_TOKENS, -1, -1)
+            run = next((spelled[i:place] for i in starts if len(words_of(spelled[i:place])) >= RUN_WORDS), None)
+            if run is not None:
+                expected.setdefault(tuple(letters.encode(run)), set()).add(ord(spelled[place]))
+    assert found == expected
 
 
 def test_what_the_model_would_write_is_not_written_again_at_length(parrot):

@@ -112,7 +112,8 @@ def test_from_the_second_accepting_batch_on_each_part_draws_its_own_axes(brief, 
         assert {c.gates["axes_prompt"] for c in group} == {AXES_TEMPLATE}
         assert {c.rng_seed for c in group} == {request.rng_seed}
     plain = engine.client.requests[1].messages
-    assert [r.messages == plain for r in engine.client.requests[2::2]] == [True, True]  # a small model's every second
+    # Two requests a batch: of every second one all axes are left unsaid, by turns the former and the latter.
+    assert [r.messages == plain for r in engine.client.requests[2:]] == [True, False, False, True]
     place = BatchPlace("run", brief.feature_id, "guided", 1)
     assert [r.rng_seed for r in engine.client.requests[2:4]] == [place.rng_seed(0), place.rng_seed(0, 1)]
     assert [c.candidate_id for c in guided[8:16]] == [place.candidate_id(slot) for slot in range(8)]

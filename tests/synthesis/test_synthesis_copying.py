@@ -11,6 +11,7 @@ from scipy import sparse
 from facviz.overlap import runs, words_of
 from facviz.records import Candidate, Document, Encoded, Message
 from facviz.synthesis.copying import MASKED_RUN_WORDS, ONLY_COPIED, CopyGate, own_parts, without_copied
+from facviz.synthesis.gates import COPY_RUN_WORDS
 from facviz.testing.planted import D_SAE
 
 FEATURE = 12
@@ -60,30 +61,27 @@ def test_every_message_is_masked_and_only_the_one_with_the_peak_keeps_a_word():
 
 def test_what_the_corpus_shares_is_left_out_of_a_texts_own_parts():
     asked = "did the reviewer find this movie good or bad"
-    shared = runs(asked.split(), MASKED_RUN_WORDS)
+    shared = runs(asked.split(), COPY_RUN_WORDS)
     text = "We laughed. Then we cried! Did the reviewer find this movie good or bad?"
-    [own] = own_parts([text], shared.__contains__)
-    assert own == "We laughed. Then we cried! Did the reviewer"
+    assert own_parts([text], shared.__contains__) == ("We laughed. Then we cried",)
     assert own_parts([asked], shared.__contains__) == ()
-    assert own_parts([f"{text} Nobody would know why"], shared.__contains__) == (
-        own,
-        "good or bad? Nobody would know why",
-    )
+    more = own_parts([f"{text} Nobody would know why"], shared.__contains__)
+    assert more == ("We laughed. Then we cried", "Nobody would know why")
 
 
-def test_a_text_too_short_for_a_run_is_its_own():
-    assert own_parts(["Make a title", "★★★"], lambda _: True) == ("Make a title", "★★★")
+def test_a_text_too_short_for_a_run_is_a_formula_as_a_whole_or_its_own():
+    assert own_parts(["Make a title", "★★★"], lambda run: run == "make a title") == ("★★★",)
+    assert own_parts(["Make a title."], never) == ("Make a title",)
 
 
-@given(st.lists(st.sampled_from("abc"), max_size=12), st.sets(st.text("abc", min_size=4, max_size=4)))
-def test_every_run_that_is_no_formula_stands_in_an_own_part_and_every_word_of_a_part_in_such_a_run(letters, formulas):
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=24), st.sets(st.text("abc", min_size=8, max_size=8)))
+def test_a_word_stands_in_an_own_part_unless_a_formula_holds_it(letters, formulas):
     text, shared = ", ".join(letters), {" ".join(formula) for formula in formulas}
     parts = own_parts([text], shared.__contains__)
+    firsts = [i for i in range(len(letters) - 7) if " ".join(letters[i : i + 8]) in shared]
+    own = [letter for i, letter in enumerate(letters) if not any(first <= i < first + 8 for first in firsts)]
+    assert [word for part in parts for word in words_of(part)] == own
     assert all(part in text for part in parts)
-    if len(letters) >= MASKED_RUN_WORDS:
-        own = runs(letters, MASKED_RUN_WORDS) - shared
-        assert own <= {run for part in parts for run in runs(words_of(part), MASKED_RUN_WORDS)}
-        assert bool(parts) == bool(own)
 
 
 class ContextEncoder:

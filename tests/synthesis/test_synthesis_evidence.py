@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from facviz.records import CONTENT_SEPARATOR, Span, Split
-from facviz.synthesis.evidence import LEAD_CHARS, evidence, one_line, pieces_at_peak, shown_text, with_lead
+from facviz.synthesis.evidence import LEAD_CHARS, evidence, one_line, shown_text, with_lead
 
 LONG = "word " * 100  # far more than is shown before a window
 
@@ -35,6 +33,8 @@ def span_of(contents, window, *, rank=0, doc_no=0):
         ([LONG + 'He cried "No!" We saw a mirror'], "We saw a mirror"),
         ([LONG + "\n    first line\nsecond mirror"], "first line\nsecond mirror"),
         ([LONG + "mirror"], "mirror"),
+        ([LONG + "鏡が割れた。「見て！」mirror"], "「見て！」mirror"),
+        ([LONG + "He said “no.” Then a mirror"], "Then a mirror"),
         ([LONG + "costs 3.5 each, a mirror"], "mirror"),
     ],
 )
@@ -86,15 +86,3 @@ def test_lines_stay_in_an_answer_and_go_in_a_list():
     led = with_lead(span_of(contents, "mirror\n"), contents)
     assert shown_text(led) == "def f():\n    return 1\n\nmirror"
     assert one_line(led) == "def f(): return 1 mirror"
-
-
-def test_the_pieces_at_the_peaks_are_what_stands_there_between_white_space_most_frequent_first():
-    def at(tokens, peak):
-        span = span_of(["".join(tokens)], "".join(tokens))
-        return dataclasses.replace(span, tokens=tokens, start_token=4, end_token=4 + len(tokens), peak_token=4 + peak)
-
-    rare, often = at(("for", " i", "++;", " next"), 2), at(("x", " =", " j", "++", " +"), 3)
-    assert pieces_at_peak([rare, often, often]) == ("j++", "i++;")
-    assert pieces_at_peak([at(("<br", " /", "><", "br", " />"), 2)]) == ("/><br",)
-    assert pieces_at_peak([at(("a", " \n", "b"), 1), at((" ",), 0)]) == ()
-    assert pieces_at_peak([]) == ()

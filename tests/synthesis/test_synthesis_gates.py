@@ -14,6 +14,7 @@ from facviz.overlap import words_of
 from facviz.synthesis.gates import (
     COPY_RUN_WORDS,
     FORMULA_TEXTS,
+    MANY_TEXTS,
     MAX_WORDS,
     MIN_WORDS,
     TextGates,
@@ -97,6 +98,13 @@ def test_one_text_under_several_questions_is_one_text_and_a_question_of_several_
     assert TextGates([f"{review} {question}" for review in reviews]).is_formula("this film or not")
     text = f"{run} and so on {question}"
     assert TextGates([f"{reviews[0]} {q}" for q in asked]).check(text, [f"{reviews[0]} {question}"])[1] == "copied"
+
+
+def test_what_very_many_texts_share_is_a_formula_however_much_else_they_share():
+    instruction = " ".join(f"w{i}" for i in range(30))
+    corpus = [f"{instruction} {i}" for i in range(MANY_TEXTS)]
+    assert TextGates(corpus).is_formula("w3 w4 w5 w6 w7 w8 w9 w10")
+    assert not TextGates(corpus[1:]).is_formula("w3 w4 w5 w6 w7 w8 w9 w10")
 
 
 def test_a_run_inside_longer_words_is_no_formula():
