@@ -270,8 +270,8 @@ def _gaps(gaps: Record) -> list[str]:
         "The lists of “Does the missing list name a gap that is known?”, as defined, for the first split: anchor half "
         "B, seed half B without the themes, every feature counts that does not fire everywhere. At most 40 of a list, "
         f"drawn at random; for each as many candidates as it takes to accept one, {gaps['n_candidates']} at most in "
-        f"each of {gaps['passes']} rounds, and what pairs are made of beside them; a round after the first is for what no "
-        "sample activates yet. "
+        f"each of {gaps['passes']} rounds, and what pairs are made of beside them; a round after the first is for what "
+        "no sample activates yet. "
         f"Bar: {percent(GAP_BAR)} of the targets covered, goal {percent(GAP_GOAL)}.",
         "\n".join(lines),
         f"Of all {n_targets} targets together {percent(filled / n_targets)} are covered.",

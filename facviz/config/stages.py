@@ -313,8 +313,8 @@ class SynthesisConfig:
     max_tokens: int = 64
     """Longest reply in tokens; a longer one is cut back to its last whole sentence."""
     axes: bool = field(default=True, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
-    """After a feature's first batch, vary persona, register, length, format and topic, more of what was accepted; of the
-    local model in every second request."""
+    """After a feature's first batch, vary persona, register, length, format and topic, more of what was accepted;
+    of the local model in every second request."""
     passes: int = field(default=1, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
     """Rounds over all features; each but the first attempts what is then still missing, with as many candidates."""
     order: Literal["relevance", "gain"] = field(default="relevance", metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
