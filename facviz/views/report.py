@@ -19,7 +19,7 @@ from facviz.views.html_page import html_page, html_table, html_text
 from facviz.views.live import Live, make_lens, measure_live
 from facviz.views.loop import coverage_runs, describe_threshold
 from facviz.views.missing import NO_THEME, explanations
-from facviz.views.samples import REASONS
+from facviz.views.samples import reason_words
 from facviz.views.synthesis import Closing, closing
 
 Row = Mapping[str, Any]
@@ -142,7 +142,7 @@ def _remains(queries: Queries, run: Row, closed: Closing) -> str:
     reasons = Counter[str]()
     for row in rows:
         if not row["accepted"] and row["reason"] != "step one":
-            reasons[REASONS.get(row["reason"], row["reason"])] += row["n"]
+            reasons[reason_words(row["reason"])] += row["n"]
     table = html_table(("Why texts were turned down", "Texts"), [(r, count(n)) for r, n in reasons.most_common()])
     return f"<p>{html_text(said)}</p>{table if reasons else ''}"
 

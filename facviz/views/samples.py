@@ -46,8 +46,9 @@ REASONS = {
     "withheld": "Withheld as unsafe",
     "refused": "Refused",
     "invalid": "Invalid reply",
+    "invalid format": "Not in its form",
 }
-"""Reason of the machine → as people read it; one that is not here is shown as it is."""
+"""Reason of the machine → as people read it; what stands behind a colon is added, and one that is not here is shown."""
 REVIEWS = {
     "unreviewed": "To review",
     "approved": "Approved",
@@ -167,6 +168,12 @@ def plain_span(text: str, feature_max: float) -> SpanRow:
     return SpanRow(tokens, [0.0] * len(tokens), feature_max, None)
 
 
+def reason_words(reason: str) -> str:
+    """Why the machine turned a text down, as people read it."""
+    kind, colon, detail = reason.partition(": ")
+    return f"{REASONS.get(kind, kind)}{colon}{detail}"
+
+
 def facets(queries: Queries, coverage_id: str, feature_id: int | None = None) -> list[Facet]:
     """Verified texts by review first, then the reasons why others were turned down, most frequent first."""
     rows = queries.rows("candidate_counts", coverage_id=coverage_id)
@@ -182,7 +189,7 @@ def facets(queries: Queries, coverage_id: str, feature_id: int | None = None) ->
     found.append(Facet("verified", "Verified", reviews.total(), accepted=True, feature_id=feature_id))
     for reason, n in reasons.most_common():
         key = re.sub(r"\W+", "_", reason)
-        label = REASONS.get(reason, reason)
+        label = reason_words(reason)
         found.append(Facet(f"no_{key}", label, n, accepted=False, reason=reason, feature_id=feature_id))
     return [facet for facet in found if facet.n]
 
@@ -297,7 +304,7 @@ def _measure(row: Row) -> str:
 def _verdict(row: Row) -> str:
     """The machine's word, then a person's."""
     if not row["accepted"]:
-        return REASONS.get(row["reject_reason"], str(row["reject_reason"]))
+        return reason_words(str(row["reject_reason"]))
     if row["review"] == "unreviewed":
         return "verified, not reviewed yet"
     reason = f": {row['review_reason']}" if row["review_reason"] else ""
@@ -313,7 +320,7 @@ def failed_edit(queries: Queries, candidate_id: str) -> Tried | None:
         return None
     measured = held[-1]["payload"]["measured"]
     reason = str(measured.get("reject_reason") or "")
-    why = REASONS.get(reason, reason)
+    why = reason_words(reason)
     share = share_words(measured.get("act"), measured.get("act_threshold"))
     return Tried(str(held[-1]["payload"].get("text", "")), f"{why.lower() or 'did not verify'}, {share}")
 

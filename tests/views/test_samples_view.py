@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -33,6 +34,7 @@ from facviz.views.samples import (
     find_place,
     plain_span,
     read_sample,
+    reason_words,
     sample_page,
     samples_of,
     share_words,
@@ -62,7 +64,7 @@ def test_facets_count_every_candidate_once_per_view(database, run, candidates):
     assert (found["verified"], found["unreviewed"], found["approved"], found["rejected"]) == (12, 10, 1, 1)
     reasons = Counter(c["reject_reason"] for c in candidates if not c["accepted"])
     turned_down = {key: n for key, n in found.items() if key.startswith("no_")}
-    assert turned_down == {f"no_{reason.replace(' ', '_')}": n for reason, n in reasons.items()}
+    assert turned_down == {f"no_{'_'.join(re.findall(r'[a-z]+', reason))}": n for reason, n in reasons.items()}
     assert found["verified"] + sum(turned_down.values()) == len(candidates)
 
 
@@ -96,7 +98,11 @@ def test_a_card_says_what_was_measured_and_who_decided(database, run):
 
 
 def test_every_reason_of_the_machine_has_words(candidates):
-    assert {c["reject_reason"] for c in candidates if not c["accepted"]} <= REASONS.keys()
+    reasons = {c["reject_reason"] for c in candidates if not c["accepted"]}
+    assert {reason.partition(": ")[0] for reason in reasons} <= REASONS.keys()
+    assert reason_words("invalid format: it was cut off") == "Not in its form: it was cut off"
+    assert reason_words("copied") == "Copied"
+    assert reason_words("of its own") == "of its own"
 
 
 def test_heat_marks_the_token_on_which_the_target_fires(database, run):
