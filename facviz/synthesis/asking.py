@@ -21,8 +21,8 @@ REPLIES_A_DRAW = 4
 AXES_SAID_SMALL, AXES_SAID = 2, 4
 """Axes drawn for one request: a small model loses a long clause.
 
-Of every second request to one, all are left unsaid: on known gaps, texts for features that were never filled came a fifth
-to a third less near to the bar with axes than without."""
+Of every second request to one, all are left unsaid: on known gaps, texts for features that were never filled came a
+fifth to a third less near to the bar with axes than without."""
 
 
 @dataclass(frozen=True, slots=True)
