@@ -49,8 +49,8 @@ def growth_chart(curves: Sequence[Curve], beyond: Curve, mode: Mode) -> go.Figur
     )
     for label in figure.layout.annotations:
         if label.x == beyond.sizes[0] and "seed" in (label.text or ""):  # at the end of the dots, not across them
-            words = f"{label.text}, twice as many {percent(beyond.fac[-1])}"
-            label.update(x=beyond.sizes[-1], y=beyond.fac[-1], text=words)
+            words = f"{label.text}<br>twice as many {percent(beyond.fac[-1])}"
+            label.update(x=beyond.sizes[-1], y=beyond.fac[-1], text=words, align="left")
     furthest = max(beyond.sizes[-1], *(c.sizes[-1] for c in curves if len(c.sizes)))
     return figure.update_xaxes(range=[0, furthest])
 
