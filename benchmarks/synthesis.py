@@ -36,7 +36,7 @@ NOT_ENDED = 75
 
 FULL = Plan()
 SMALL = Plan(n_targets=8, n_seeds=1)
-GAPS = Plan(n_candidates=96, n_wanted=1, passes=2, max_tokens=128, batch=16, n_seeds=1)
+GAPS = Plan(n_candidates=96, n_wanted=1, passes=2, max_tokens=128, temperature=1.0, batch=16, n_seeds=1)
 GAP_ARM = "paper"
 
 

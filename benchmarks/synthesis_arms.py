@@ -45,6 +45,7 @@ class Plan:
     passes: int = 1
     """Rounds over all targets; each but the first draws as many again for those that no sample activates."""
     max_tokens: int = 40
+    temperature: float = 0.8
     n_seeds: int = 3
     batch: int = 32
     at_once: int = 8
@@ -65,6 +66,7 @@ class Plan:
             passes=self.passes,
             batch=self.batch,
             max_tokens=self.max_tokens,
+            temperature=self.temperature,
             features_at_once=self.at_once,
             rng_seed=rng_seed,
         )

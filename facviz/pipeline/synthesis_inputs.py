@@ -99,7 +99,7 @@ def _briefs(
             act_threshold=row["act_threshold"],
             explanation=explanations.get(row["feature_id"], ""),
             words=words.get(row["feature_id"], ()),
-            spans=evidence(spans.get(row["feature_id"], ()), contents, config.evidence_spans),
+            spans=evidence(spans.get(row["feature_id"], ()), contents, config.evidence_spans, config.max_tokens),
             task=guideline,
             n_anchor_docs=row["n_anchor_docs"],
         )

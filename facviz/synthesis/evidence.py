@@ -14,6 +14,8 @@ from facviz.synthesis.gates import NEAR_JACCARD
 
 LEAD_CHARS = 240
 """Most characters shown before a span's window, some 55 tokens of English."""
+CHARS_A_TOKEN = 4
+"""About so many of English; spans are kept as short as replies may be by it."""
 _BEGINNING = re.compile(r"\n\s*|[.!?…][\"'”’»)\]]*\s+|[。！？][\"'”’」』）]*\s*")
 """After what a text may begin without breaking off another."""
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -35,14 +37,16 @@ class Evidence(Span):
         return self.lead + "".join(self.tokens)
 
 
-def with_lead(span: Span, contents: Sequence[str]) -> Evidence:
+def with_lead(span: Span, contents: Sequence[str], max_tokens: int) -> Evidence:
     """The span from where its message begins; in a long one from a line or a sentence not far before its window.
 
-    `contents` are those of the document's messages, by which `Span.start_char` counts.
+    `contents` are those of the document's messages, by which `Span.start_char` counts. The text is about as long as a
+    reply of `max_tokens` at most, where its window allows: who is shown longer texts is cut off before the feature.
     """
     starts = accumulate((len(content) + len(CONTENT_SEPARATOR) for content in contents), initial=0)
     message_start = max(start for start in starts if start <= span.start_char)
-    first = max(message_start, span.start_char - LEAD_CHARS)
+    room = CHARS_A_TOKEN * max_tokens - len("".join(span.tokens))
+    first = max(message_start, span.start_char - min(max(room, 0), LEAD_CHARS))
     before = CONTENT_SEPARATOR.join(contents)[first : span.start_char]
     if first > message_start:
         found = _BEGINNING.search(before)
@@ -51,11 +55,11 @@ def with_lead(span: Span, contents: Sequence[str]) -> Evidence:
     return Evidence(**fields, lead=before)
 
 
-def evidence(spans: Sequence[Span], contents: Mapping[int, Sequence[str]], n: int) -> tuple[Span, ...]:
+def evidence(spans: Sequence[Span], contents: Mapping[int, Sequence[str]], n: int, max_tokens: int) -> tuple[Span, ...]:
     """The strongest `n` that differ from each other: one text under four questions shows what one of them does."""
     shown, index = list[Span](), ShingleIndex()
     for span in sorted(spans, key=lambda s: s.rank):
-        led = with_lead(span, contents[span.doc_no])
+        led = with_lead(span, contents[span.doc_no], max_tokens)
         words = words_of(led.text)
         if all(led.text != other.text for other in shown) and index.nearest(words)[0] < NEAR_JACCARD:
             index.add(words)

@@ -9,6 +9,7 @@ import pytest
 from facviz.config import SynthesisConfig
 from facviz.prompts import render
 from facviz.records import LLMReply, Outcome, PairState
+from facviz.synthesis.asking import warmed
 from facviz.synthesis.formats.texts import PlainText
 from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE
 from facviz.synthesis.pairs import request_text
@@ -66,6 +67,11 @@ def test_only_pairs_can_be_asked_for(brief, synthesis, numbered):
     assert (result.pair.state, len(engine.client.requests), len(result.candidates)) == (PairState.PAIRED, 1, 2)
 
 
+@pytest.mark.parametrize(("asked", "later"), [(0.0, 0.2), (0.8, 1.0), (0.9, 1.0), (1.0, 1.0), (1.5, 1.5)])
+def test_what_the_first_batch_left_unfilled_is_asked_warmer_but_not_beyond_one(asked, later):
+    assert warmed(asked) == later
+
+
 def test_requests_carry_the_settings_and_the_seed_of_their_place(brief, synthesis, numbered):
     settings = {"temperature": 0.7, "top_p": 0.6, "max_tokens": 33, "rng_seed": 5, "pair_candidates": 6}
     engine = synthesis(numbered(lambda step, slot: step == "pairs" and slot == 0, pair_batches=2), **settings)
@@ -74,7 +80,8 @@ def test_requests_carry_the_settings_and_the_seed_of_their_place(brief, synthesi
     expected = [BatchPlace("run", FEATURE, step, number).rng_seed(5) for step, number in places]
     assert [r.rng_seed for r in engine.client.requests] == expected
     assert len(set(expected)) == len(expected)
-    assert {(r.temperature, r.top_p, r.max_tokens) for r in engine.client.requests} == {(0.7, 0.6, 33)}
+    assert {(r.top_p, r.max_tokens) for r in engine.client.requests} == {(0.6, 33)}
+    assert [r.temperature for r in engine.client.requests] == pytest.approx([0.7, 0.7, 0.7, 0.9, 0.9])
     assert [r.n for r in engine.client.requests] == [4, 2, 4, 4, 4]
 
 

@@ -10,6 +10,7 @@ from facviz.records import CONTENT_SEPARATOR, Span, Split
 from facviz.synthesis.evidence import LEAD_CHARS, evidence, one_line, shown_text, with_lead
 
 LONG = "word " * 100  # far more than is shown before a window
+ROOM = 128  # tokens of a reply, enough for the longest lead
 
 
 def span_of(contents, window, *, rank=0, doc_no=0):
@@ -39,7 +40,7 @@ def span_of(contents, window, *, rank=0, doc_no=0):
     ],
 )
 def test_evidence_begins_with_its_message_or_else_with_a_line_or_a_sentence(contents, shown):
-    assert with_lead(span_of(contents, "mirror"), contents).text == shown
+    assert with_lead(span_of(contents, "mirror"), contents, ROOM).text == shown
 
 
 @given(st.lists(st.text('ab. \n?"', max_size=400), min_size=1, max_size=3), st.data())
@@ -48,17 +49,32 @@ def test_a_lead_is_what_stands_before_the_window_in_its_message_and_no_more_than
     place = data.draw(st.integers(0, len(contents[message])))
     contents[message] = contents[message][:place] + "MIRROR" + contents[message][place:]
     span = span_of(contents, "MIRROR")
-    led = with_lead(span, contents)
+    led = with_lead(span, contents, ROOM)
     assert len(led.lead) <= LEAD_CHARS
     assert contents[message][:place].endswith(led.lead)
     assert led.text == led.lead + span.text
     assert place > LEAD_CHARS or led.lead == contents[message][:place]
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "shown"),
+    [
+        (40, "It rained all day. Then the sun came out. We saw a mirror"),
+        (11, "Then the sun came out. We saw a mirror"),
+        (5, "We saw a mirror"),
+        (3, "mirror"),
+        (1, "mirror"),
+    ],
+)
+def test_what_is_shown_is_about_as_long_as_a_reply_may_be(max_tokens, shown):
+    contents = ["It rained all day. Then the sun came out. We saw a mirror"]
+    assert with_lead(span_of(contents, "mirror"), contents, max_tokens).text == shown
+
+
 def test_a_lead_changes_nothing_that_was_measured():
     contents = ["Make a title for this mirror"]
     span = span_of(contents, "mirror")
-    led = with_lead(span, contents)
+    led = with_lead(span, contents, ROOM)
     assert (led.act, led.acts, led.tokens, led.start_char) == (span.act, span.acts, span.tokens, span.start_char)
 
 
@@ -66,23 +82,23 @@ def test_one_text_under_several_questions_is_shown_once():
     review = "the food came cold and the waiter laughed at us when we asked him to warm it up again and left"
     asked = {0: [f"{review} . Good mirror"], 1: [f"{review} . Bad mirror"], 2: ["Another text with a mirror"]}
     spans = [span_of(contents, "mirror", rank=doc, doc_no=doc) for doc, contents in asked.items()]
-    assert [s.doc_no for s in evidence(spans, asked, 5)] == [0, 2]
+    assert [s.doc_no for s in evidence(spans, asked, 5, ROOM)] == [0, 2]
 
 
 def test_the_strongest_that_differ_are_shown_in_their_order():
     texts = {doc: [f"{name} is a mirror"] for doc, name in enumerate(["apple", "bread", "cloud", "drum"])}
     spans = [span_of(contents, "mirror", rank=doc, doc_no=doc) for doc, contents in texts.items()]
-    assert [s.rank for s in evidence(spans[::-1], texts, 3)] == [0, 1, 2]
+    assert [s.rank for s in evidence(spans[::-1], texts, 3, ROOM)] == [0, 1, 2]
 
 
 def test_a_text_without_words_is_evidence_too():
     texts = {0: ["★★★"], 1: ["★★★"], 2: ["★"]}
     spans = [span_of(contents, contents[0], rank=doc, doc_no=doc) for doc, contents in texts.items()]
-    assert [s.text for s in evidence(spans, texts, 5)] == ["★★★", "★"]
+    assert [s.text for s in evidence(spans, texts, 5, ROOM)] == ["★★★", "★"]
 
 
 def test_lines_stay_in_an_answer_and_go_in_a_list():
     contents = ["def f():  \n\treturn 1\n\n\n\nmirror\n"]
-    led = with_lead(span_of(contents, "mirror\n"), contents)
+    led = with_lead(span_of(contents, "mirror\n"), contents, ROOM)
     assert shown_text(led) == "def f():\n    return 1\n\nmirror"
     assert one_line(led) == "def f(): return 1 mirror"

@@ -198,7 +198,7 @@ def _sampling(plan: Plan) -> Plan:
         plan.temperature,
         0.05,
         key="fv_synthesis_temperature",
-        help="Higher is wilder. Models that take no temperature pass it over.",
+        help="Of a feature’s first batch; later ones are .2 warmer, up to 1. Models that take none pass it over.",
     )
     top_p = st.slider("Top-p", 0.05, 1.0, plan.top_p, 0.05, key="fv_synthesis_top_p")
     plan = replace(plan, temperature=temperature, top_p=top_p)
