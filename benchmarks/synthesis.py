@@ -113,8 +113,7 @@ def measure(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     """Every arm on every study, and the evaluation where it is asked for."""
     plan = SMALL if options.small else FULL
     n_seeds = options.seeds or plan.n_seeds
-    found: dict[str, Any] = {"studies": {}, "deltas": list(RESCORED), "n_candidates": plan.n_candidates}
-    found["n_seeds"] = n_seeds
+    found: dict[str, Any] = {"studies": {}, "deltas": list(RESCORED), "n_seeds": n_seeds} | _of_plan(plan)
     for study in _studies(options):
         prepared = prepare(study, options.work, plan.n_targets)
         arms = run_arms(prepared, options.arms, range(n_seeds), plan, options.work, clock)
@@ -122,6 +121,10 @@ def measure(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
         if options.evaluate and study.test:
             found["evaluation"] = evaluate_arms(prepared)
     return found
+
+
+def _of_plan(plan: Plan) -> dict[str, Any]:
+    return {"n_candidates": plan.n_candidates, "max_tokens": plan.max_tokens, "temperature": plan.temperature}
 
 
 def _studies(options: argparse.Namespace) -> list[Study]:
@@ -168,7 +171,7 @@ def fill_known_gaps(options: argparse.Namespace, clock: Clock) -> dict[str, Any]
         prepared = prepare(study, options.work, GAPS.n_targets)
         arms = run_arms(prepared, [GAP_ARM], range(options.seeds or GAPS.n_seeds), GAPS, options.work, clock)
         found[study.title] = describe_study(prepared, arms, (1.0,))
-    return {"n_candidates": GAPS.n_candidates, "passes": GAPS.passes, "choices": found}
+    return _of_plan(GAPS) | {"passes": GAPS.passes, "choices": found}
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def _studies(record: Record) -> list[str]:
 def _method(record: Record) -> str:
     return (
         f"Every arm draws {record['n_candidates']} candidates that may be accepted for each target of a study, and "
-        "nothing stops early. What a strategy makes its pair and its push of comes beside them (after the +), as the "
+        f"nothing stops early. {_sampling(record)} What a strategy makes its pair and its push of comes beside them (after the +), as the "
         "paper counts its two steps; the arm “as many in all” may accept as many as `paper+steered` draws with all "
         "that. Targets are a random draw of the missing features at relative 1.0, the same for all. A baseline is "
         "credited with every target that one of its accepted texts activates.\n\n"
@@ -80,6 +80,10 @@ def _method(record: Record) -> str:
         "does, there is no telling whether one can. *Without the gate* counts the texts, too, that the "
         "gate against copying turned down, whatever later gates would have said."
     )
+
+
+def _sampling(record: Record) -> str:
+    return f"A candidate has at most {record['max_tokens']} tokens, sampled at temperature {record['temperature']:g}."
 
 
 def _seeds(record: Record) -> str:
@@ -271,7 +275,7 @@ def _gaps(gaps: Record) -> list[str]:
         "B, seed half B without the themes, every feature counts that does not fire everywhere. At most 40 of a list, "
         f"drawn at random; for each as many candidates as it takes to accept one, {gaps['n_candidates']} at most in "
         f"each of {gaps['passes']} rounds, and what pairs are made of beside them; a round after the first is for what "
-        "no sample activates yet. "
+        f"no sample activates yet. {_sampling(gaps)} "
         f"Bar: {percent(GAP_BAR)} of the targets covered, goal {percent(GAP_GOAL)}.",
         "\n".join(lines),
         f"Of all {n_targets} targets together {percent(filled / n_targets)} are covered.",

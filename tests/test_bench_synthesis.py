@@ -294,7 +294,8 @@ def record():
             ordering("one-step", "plain", 1.0, 0.4, 0.3, 0.5), ordering("one-step", "plain", 1.25, 0.4, 0.3, 0.5),
         ],
     }  # fmt: skip
-    return {"studies": {"some": study}, "deltas": [0.75, 1.0, 1.25], "n_candidates": 8, "n_seeds": 3}
+    told = {"n_candidates": 8, "max_tokens": 40, "temperature": 0.8, "n_seeds": 3}
+    return told | {"studies": {"some": study}, "deltas": [0.75, 1.0, 1.25]}
 
 
 def test_the_reading_says_what_holds_where_and_what_does_not(record):
@@ -369,14 +370,14 @@ def test_known_gaps_take_no_arms_of_ones_own(capsys):
 
 def test_known_gaps_stand_with_their_bar(record):
     study = record["studies"]["some"] | {"title": "code", "arms": {"paper": figures(0.7)}, "orderings": []}
-    text = synthesis_report.report({"gaps": {"n_candidates": 16, "passes": 2, "choices": {"code": study}}})
+    told = {"n_candidates": 16, "max_tokens": 64, "temperature": 1.0, "passes": 2}
+    text = synthesis_report.report({"gaps": told | {"choices": {"code": study}}})
     assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 20 % (15–25) |" in text
     assert "to accept one, 16 at most in each of 2 rounds" in text
+    assert "at most 64 tokens, sampled at temperature 1." in text
     assert "--gaps --choices code\n" in text
     other = study | {"n_targets": 10, "arms": {"paper": figures(0.2)}}
-    both = synthesis_report.report(
-        {"gaps": {"n_candidates": 16, "passes": 2, "choices": {"code": study, "news": other}}}
-    )
+    both = synthesis_report.report({"gaps": told | {"choices": {"code": study, "news": other}}})
     assert "Of all 50 targets together 60 % are covered." in both
 
 
