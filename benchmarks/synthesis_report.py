@@ -68,9 +68,9 @@ def _method(record: Record) -> str:
     return (
         f"Every arm draws {record['n_candidates']} candidates that may be accepted for each target of a study, and "
         f"nothing stops early. {_sampling(record)} What a strategy makes its pair and its push of comes beside them "
-        "(after the +), as the paper counts its two steps; the arm “as many in all” may accept as many as `paper+steered` draws with all "
-        "that. Targets are a random draw of the missing features at relative 1.0, the same for all. A baseline is "
-        "credited with every target that one of its accepted texts activates.\n\n"
+        "(after the +), as the paper counts its two steps; the arm “as many in all” may accept as many as "
+        "`paper+steered` draws with all that. Targets are a random draw of the missing features at relative 1.0, the "
+        "same for all. A baseline is credited with every target that one of its accepted texts activates.\n\n"
         "**Missing coverage** is the share of the targets that the accepted texts activate, each encoded alone in "
         "float32; the same texts are scored again at other δ. **Accepted** is the share of the drawn candidates that "
         "pass all gates. In brackets 95 % intervals, of a bootstrap over targets and seeds. "
