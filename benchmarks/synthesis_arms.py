@@ -20,8 +20,10 @@ from facviz.pipeline.sae import open_sae
 from facviz.pipeline.synthesis import synthesize
 from facviz.prompts import load_task
 from facviz.records import Document, Message
+from facviz.synthesis.asking import ASKING_VERSION
 from facviz.synthesis.baselines import BASELINES, RANDOM_FEATURE
 from facviz.synthesis.copying import ONLY_COPIED
+from facviz.synthesis.gates import GATES_VERSION
 from facviz.synthesis.steered import PER_STRENGTH, STRENGTHS
 from facviz.synthesis.strategies import PAIRS, TUNE
 
@@ -29,6 +31,8 @@ N_PAIR = 4
 """Candidates a target of step 1, beside the others: only the pair is made of them (paper Algorithm 2)."""
 N_TUNING = len(STRENGTHS) * PER_STRENGTH
 """Candidates a target beside the others, by which a strategy that pushes chooses its push."""
+ENGINE = [ASKING_VERSION, GATES_VERSION]
+"""A record that another engine made is made again."""
 TWO_STEPS = ("paper", "paper+steered", RANDOM_FEATURE)
 ARMS = ("one-step", EQUAL_TOTAL, "paper", "steered", "paper+steered", *BASELINES)
 
@@ -84,12 +88,12 @@ def run_arm(prepared: Prepared, arm: str, rng_seed: int, plan: Plan, folder: Pat
     path = arm_path(folder, prepared.study.name, arm, rng_seed)
     if path.is_file():
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if known["key"] == key:
+        if known["key"] == key and known.get("engine") == ENGINE:
             return known
     started = time.monotonic()
     with prepared.session.workspace.lock():
         told = synthesize(prepared.session, prepared.measured, prepared.study.coverage, config)
-    record = {"key": key, "study": prepared.study.name, "arm": arm, "rng_seed": rng_seed}
+    record = {"key": key, "engine": ENGINE, "study": prepared.study.name, "arm": arm, "rng_seed": rng_seed}
     record |= describe(prepared, told["synth_id"], config) | {"seconds": round(time.monotonic() - started, 1)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomically(path, json.dumps(record, ensure_ascii=False) + "\n")

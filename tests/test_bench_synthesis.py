@@ -95,7 +95,7 @@ def test_every_arm_draws_the_same_and_its_samples_activate_what_it_says(arms, pr
     assert any(a["samples"] for a in arms if a["arm"] == "plain")
 
 
-def test_an_arm_that_ended_is_read_and_another_plan_runs_anew(arms, prepared, work, monkeypatch):
+def test_an_arm_that_ended_is_read_and_another_plan_or_engine_runs_anew(arms, prepared, work, monkeypatch):
     def fail(*_):
         raise AssertionError("nothing is to be drawn")
 
@@ -105,6 +105,9 @@ def test_an_arm_that_ended_is_read_and_another_plan_runs_anew(arms, prepared, wo
     )
     with pytest.raises(AssertionError, match="nothing is to be drawn"):
         run_arm(prepared, "plain", 1, Plan(n_targets=4, n_candidates=2), work)
+    monkeypatch.setattr("benchmarks.synthesis_arms.ENGINE", ["another"])
+    with pytest.raises(AssertionError, match="nothing is to be drawn"):
+        run_arm(prepared, "plain", 1, PLAN, work)
 
 
 def test_an_arm_that_cannot_run_is_left_out_and_the_others_go_on(prepared, work, monkeypatch, capsys):
