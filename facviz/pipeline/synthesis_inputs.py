@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from facviz.prompts import load_task
 from facviz.records import ExplanationOutcome, Span, Split
 from facviz.spans import spans_by_feature
 from facviz.store.reader import Reader
+from facviz.store.schema import MODE
 from facviz.synthesis.evidence import evidence
 from facviz.synthesis.plan import FeatureBrief
 
@@ -91,6 +93,11 @@ def _briefs(
     explanations = {r["feature_id"]: r["text"] for r in written}
     guideline = load_task(measured["task"])
     ids = sorted({span.doc_no for row in chosen for span in spans.get(row["feature_id"], ())})
+    of = {"sae_id": measured["sae_id"], "dataset_id": anchor_id, "mode": MODE}
+    largest = {
+        r["feature_id"]: float(r["max_act"])
+        for r in reader.rows("strongest", **of, ids=[row["feature_id"] for row in chosen])
+    }
     documents = reader.rows("messages_of", dataset_id=anchor_id, ids=ids)
     contents = {row["doc_no"]: [m["content"] for m in row["messages"]] for row in documents}
     return [
@@ -102,6 +109,7 @@ def _briefs(
             spans=evidence(spans.get(row["feature_id"], ()), contents, config.evidence_spans, config.max_tokens),
             task=guideline,
             n_anchor_docs=row["n_anchor_docs"],
+            anchor_max=largest.get(row["feature_id"], math.inf),
         )
         for row in chosen
     ]

@@ -15,11 +15,18 @@ _PRIOR_CANDIDATES = 24.0
 _DOCS_FOR_HALF = 10.0
 """Anchor documents at which the prior acceptance is half of its highest."""
 _HIGHEST_RATE = 0.4
+_BEYOND_ANCHOR_RATE = 0.01
+"""Prior acceptance where no anchor text goes as far as a sample must; in docs/results.md one of 416 did."""
+_BEYOND_ANCHOR = -1
+"""Their bin."""
 
 
 @dataclass(slots=True)
 class Acceptance:
-    """Accepted and tried candidates of the run, by how many anchor documents activate their feature (powers of two)."""
+    """Accepted and tried candidates of the run, by how many anchor documents activate their feature (powers of two).
+
+    Features beyond the anchor set are counted apart.
+    """
 
     counts: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -31,7 +38,8 @@ class Acceptance:
     def rate(self, brief: FeatureBrief) -> float:
         """Expected acceptance: a feature that fires often in the anchor set is easier to meet, until the run says."""
         docs = brief.n_anchor_docs
-        prior = _HIGHEST_RATE * (docs + 1) / (docs + 1 + _DOCS_FOR_HALF)
+        often = _HIGHEST_RATE * (docs + 1) / (docs + 1 + _DOCS_FOR_HALF)
+        prior = _BEYOND_ANCHOR_RATE if brief.is_beyond_anchor else often
         accepted, tried = self.counts.get(_bin(brief), (0, 0))
         return (prior * _PRIOR_CANDIDATES + accepted) / (_PRIOR_CANDIDATES + tried)
 
@@ -65,4 +73,6 @@ def batch_sizes(total: int, size: int) -> Iterable[int]:
 
 
 def _bin(brief: FeatureBrief) -> int:
+    if brief.is_beyond_anchor:
+        return _BEYOND_ANCHOR
     return int(math.log2(brief.n_anchor_docs + 1))

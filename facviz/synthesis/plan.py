@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,11 @@ from facviz.synthesis.formats import SampleFormat, format_of
 
 VERIFICATION_MARGIN = 1.05
 """A sample is accepted above this multiple of δ, so that rounding elsewhere cannot undo it (design §3)."""
+
+
+def sample_bar(act_threshold: float) -> float:
+    """Activation a sample must exceed where a feature counts as active above `act_threshold` (δ)."""
+    return max(VERIFICATION_MARGIN * act_threshold, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +32,18 @@ class FeatureBrief:
     task: TaskGuideline
     n_anchor_docs: int = 0
     """Anchor documents that activate the feature."""
+    anchor_max: float = math.inf
+    """Highest activation in an anchor document; infinite where it is not known."""
 
     @property
     def bar(self) -> float:
         """Activation a sample must exceed."""
-        return max(VERIFICATION_MARGIN * self.act_threshold, 0.0)
+        return sample_bar(self.act_threshold)
+
+    @property
+    def is_beyond_anchor(self) -> bool:
+        """Whether a sample must fire more strongly than any anchor document does; hardly ever does one."""
+        return self.anchor_max <= self.bar
 
     @property
     def format(self) -> SampleFormat:

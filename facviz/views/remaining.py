@@ -14,6 +14,7 @@ from facviz.views.charts import CellState
 from facviz.views.format import count, count_of
 from facviz.views.samples import REASONS, Sample, samples_of, share_words
 from facviz.views.synthesis import Closing
+from facviz.views.targets import beyond_anchor
 
 PAGE_SIZE = 6
 UNREACHED: tuple[CellState, ...] = ("exhausted", "refused", "budget")
@@ -62,9 +63,7 @@ def remaining_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> lis
                 tallies[row["feature_id"]][row["reason"]] += row["n"]
     best = samples_of(queries, run, queries.rows("best_candidates", coverage_id=coverage_id, ids=list(ids)))
     by_feature = {sample.feature_id: sample for sample in best}
-    named = {row["name"]: row["dataset_id"] for row in queries.rows("datasets")}
-    of = {"sae_id": run["sae_id"], "mode": run["mode"], "dataset_id": named.get(run["anchor"], "")}
-    strongest = {row["feature_id"]: float(row["max_act"]) for row in queries.rows("strongest", **of, ids=list(ids))}
+    beyond = beyond_anchor(queries, closed, ids)
     for one in best:
         strategies[one.feature_id].add(str(one.row["strategy"]))
     found = []
@@ -87,7 +86,7 @@ def remaining_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> lis
                     strategies[f],
                     nearest=_reason(sample),
                     by_people=people[f],
-                    is_beyond_anchor=_is_beyond(sample, strongest.get(f)),
+                    is_beyond_anchor=sample is not None and f in beyond,
                 ),
                 sample=sample,
             )
@@ -110,13 +109,6 @@ def _share(sample: Sample | None) -> float | None:
     if sample is None or not sample.row["act_threshold"] > 0:
         return None
     return float(sample.row["act"]) / float(sample.row["act_threshold"])
-
-
-def _is_beyond(sample: Sample | None, strongest: float | None) -> bool:
-    """Whether a sample would have to go further than any anchor text does."""
-    if sample is None or strongest is None:
-        return False
-    return strongest <= VERIFICATION_MARGIN * float(sample.row["act_threshold"])
 
 
 def _reasons(tally: Mapping[str, int], by_people: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from facviz.store.queries import Queries
+from facviz.synthesis.plan import sample_bar
 from facviz.views.charts import CellState
 from facviz.views.format import UNKNOWN, count, number
 from facviz.views.samples import share_words
@@ -51,6 +52,7 @@ class Target:
     n_docs: str
     relevance: str
     best: str
+    is_beyond_anchor: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,18 @@ class Targets:
     themes: Mapping[str, int]
     states: Mapping[str, int]
     suggested: tuple[int, ...]
+    beyond_anchor: frozenset[int]
 
 
 def find_targets(queries: Queries, closed: Closing, wanted: Wanted) -> Targets:
     """The missing features that fit, most relevant or most frequent first.
 
     What a feature adds to FAC is the same for all; one that fires in more texts of the anchor set matters more often.
+    One beyond the anchor set is hardly ever filled: by gain and among those suggested it comes last.
     """
     rows = {r["feature_id"]: r for r in queries.rows("missing", coverage_id=closed.run["coverage_id"])}
     theme_of = themes_by_feature(queries, closed)
+    beyond = beyond_anchor(queries, closed, list(rows))
     cells = [cell for cell in closed.cells if cell.feature_id in rows]
     words = wanted.search.lower().split()
 
@@ -82,15 +87,27 @@ def find_targets(queries: Queries, closed: Closing, wanted: Wanted) -> Targets:
 
     ids = [c.feature_id for c in cells if fits(c.feature_id, c.label, c.state)]
     if wanted.order == "gain":
-        ids.sort(key=lambda f: (-rows[f]["n_anchor_docs"], f))
+        ids.sort(key=lambda f: (f in beyond, -rows[f]["n_anchor_docs"], f))
+    untried = [c.feature_id for c in cells if c.state == "missing"]
     themes = Counter(theme_of.get(c.feature_id, NO_THEME) for c in cells)
     return Targets(
         ids=tuple(ids),
         known=frozenset(rows),
         themes={} if set(themes) <= {NO_THEME} else dict(themes.most_common()),
         states={s: n for s in STATES if (n := sum(c.state == s for c in cells))},
-        suggested=tuple(c.feature_id for c in cells if c.state == "missing")[:MOST_RELEVANT],
+        suggested=tuple(sorted(untried, key=beyond.__contains__)[:MOST_RELEVANT]),
+        beyond_anchor=beyond,
     )
+
+
+def beyond_anchor(queries: Queries, closed: Closing, ids: Sequence[int]) -> frozenset[int]:
+    """Those of these missing features for which a sample must fire more strongly than any anchor text does."""
+    run = closed.run
+    named = {row["name"]: row["dataset_id"] for row in queries.rows("datasets")}
+    of = {"sae_id": run["sae_id"], "mode": run["mode"], "dataset_id": named.get(run["anchor"], "")}
+    largest = {row["feature_id"]: float(row["max_act"]) for row in queries.rows("strongest", **of, ids=list(ids))}
+    bars = {r["feature_id"]: r["act_threshold"] for r in queries.rows("missing", coverage_id=run["coverage_id"])}
+    return frozenset(f for f, act in largest.items() if f in bars and act <= sample_bar(bars[f]))
 
 
 def themes_by_feature(queries: Queries, closed: Closing) -> dict[int, str]:
@@ -107,7 +124,7 @@ def target_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> list[T
     coverage_id = closed.run["coverage_id"]
     rows = {r["feature_id"]: r for r in queries.rows("missing", coverage_id=coverage_id) if r["feature_id"] in shown}
     bests = {r["feature_id"]: r for r in queries.rows("feature_bests", coverage_id=coverage_id)}
-    theme_of = themes_by_feature(queries, closed)
+    theme_of, beyond = themes_by_feature(queries, closed), beyond_anchor(queries, closed, ids)
     return [
         Target(
             feature_id=f,
@@ -117,6 +134,7 @@ def target_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> list[T
             n_docs=count(rows[f]["n_anchor_docs"]),
             relevance=number(rows[f]["relevance_score"]),
             best=_best(bests.get(f), rows[f]),
+            is_beyond_anchor=f in beyond,
         )
         for f in ids
     ]

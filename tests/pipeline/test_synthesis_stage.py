@@ -12,6 +12,7 @@ from facviz.config import CoverageConfig, SynthesisConfig, load_run_config
 from facviz.errors import CoverageError, InputError
 from facviz.pipeline import synthesis as stage
 from facviz.pipeline.session import Session
+from facviz.pipeline.synthesis_inputs import read_briefs
 from facviz.testing.fakes import FakeLLM, SilentProgress
 from facviz.testing.planted import WORDS
 from facviz.testing.workspaces import NEUTRALS
@@ -92,6 +93,18 @@ def test_the_most_relevant_features_come_first_and_their_number_is_in_the_record
         tried = [r["feature_id"] for r in reader.rows("synthesis_features", synth_id=told["synth_id"])]
     assert tried == sorted(missing[:3])
     assert told["n_attempted"] == 3
+
+
+def test_a_brief_says_how_far_the_anchor_set_goes(workspace):
+    [measured] = workspace.manifest.latest_done("coverage").values()
+    with workspace.reader() as reader:
+        briefs = read_briefs(reader, measured, COVERAGE, SynthesisConfig())
+        dataset_id = reader.dataset("anchor")["dataset_id"]
+        every = reader.rows("stats", sae_id=measured["sae_id"], mode=measured["mode"], dataset_id=dataset_id)
+    largest = {row["feature_id"]: row["max_act"] for row in every}
+    assert len(briefs) == 12
+    assert {b.feature_id: b.anchor_max for b in briefs} == {b.feature_id: largest[b.feature_id] for b in briefs}
+    assert not any(b.is_beyond_anchor for b in briefs)
 
 
 def test_asked_for_features_are_attempted_once_each(workspace, synthesize, fake):

@@ -35,6 +35,19 @@ def test_what_the_run_accepted_overrules_what_was_expected(waiting):
     assert next_feature(waiting, "gain", seen, CONFIG) == 0
 
 
+def test_a_feature_beyond_the_anchor_set_comes_last_by_gain_and_counts_apart(waiting):
+    weak = dataclasses.replace(waiting[1], anchor_max=waiting[1].bar)
+    assert weak.is_beyond_anchor
+    assert not dataclasses.replace(weak, anchor_max=1.01 * weak.bar).is_beyond_anchor
+    assert not waiting[1].is_beyond_anchor  # where nobody looked
+    seen = Acceptance()
+    seen.add(waiting[2], 90, 100)
+    assert next_feature([weak, waiting[0]], "gain", seen, CONFIG) == 1
+    seen.add(weak, 0, 5000)
+    assert seen.rate(waiting[1]) > 0.5 > seen.rate(weak)
+    assert next_feature([weak, waiting[0]], "relevance", seen, CONFIG) == 0
+
+
 @given(st.floats(0.001, 0.99), st.floats(0.001, 0.99), st.integers(2, 32), st.integers(1, 96))
 def test_a_likelier_feature_never_promises_less(one, other, n_first, n_most):
     low, high = sorted((one, other))

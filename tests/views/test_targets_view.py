@@ -9,7 +9,7 @@ import pytest
 from facviz.store.events import candidate_of
 from facviz.views.coverage import coverage_runs
 from facviz.views.synthesis import closing
-from facviz.views.targets import MOST_RELEVANT, Wanted, find_targets, target_rows
+from facviz.views.targets import MOST_RELEVANT, Wanted, beyond_anchor, find_targets, target_rows
 
 
 @pytest.fixture
@@ -51,6 +51,51 @@ def test_the_order_is_by_relevance_or_by_documents_of_the_anchor_set(database, c
     by_docs = sorted(missing, key=lambda r: (-r["n_anchor_docs"], r["feature_id"]))
     found = find_targets(database, closed, Wanted(state="all", order="gain"))
     assert found.ids == tuple(r["feature_id"] for r in by_docs)
+
+
+class Weaker:
+    """The same tables, where some features reach in the anchor set what a sample must exceed and no more."""
+
+    def __init__(self, database, ids):
+        self._database, self._ids = database, ids
+
+    def __getattr__(self, name):
+        return getattr(self._database, name)
+
+    def rows(self, name, **parameters):
+        rows = self._database.rows(name, **parameters)
+        if name != "strongest":
+            return rows
+        [run] = self._database.rows("coverage")
+        bars = {
+            r["feature_id"]: 1.05 * r["act_threshold"]
+            for r in self._database.rows("missing", coverage_id=run["coverage_id"])
+        }
+        return [r | {"max_act": bars[r["feature_id"]]} if r["feature_id"] in self._ids else r for r in rows]
+
+
+def test_beyond_the_anchor_set_is_what_fires_in_no_anchor_text_as_a_sample_must(database, closed, missing):
+    run = closed.run
+    of = {"sae_id": run["sae_id"], "mode": run["mode"], "dataset_id": database.dataset(run["anchor"])["dataset_id"]}
+    largest = {s["feature_id"]: s["max_act"] for s in database.rows("stats", **of)}
+    ids = [r["feature_id"] for r in missing]
+    by_hand = {r["feature_id"] for r in missing if largest[r["feature_id"]] <= 1.05 * r["act_threshold"]}
+    assert beyond_anchor(database, closed, ids) == by_hand
+    assert beyond_anchor(Weaker(database, ids[:2]), closed, ids) == by_hand | set(ids[:2])
+    assert beyond_anchor(database, closed, []) == set()
+
+
+def test_what_is_beyond_the_anchor_set_comes_last_by_gain_and_among_those_suggested(database, closed, missing):
+    ids = [r["feature_id"] for r in missing]
+    weaker = Weaker(database, ids[:2])
+    untried = dataclasses.replace(closed, cells=tuple(dataclasses.replace(c, state="missing") for c in closed.cells))
+    found = find_targets(weaker, untried, Wanted(order="gain"))
+    assert set(found.ids[-2:]) == set(ids[:2])
+    assert found.suggested == tuple(ids[2 : 2 + MOST_RELEVANT])
+    assert find_targets(weaker, untried, Wanted()).ids == tuple(ids)  # by relevance nothing moves
+    assert [row.is_beyond_anchor for row in target_rows(weaker, untried, ids[1:3])] == [True, False]
+    few = dataclasses.replace(closed, cells=tuple(c for c in untried.cells if c.feature_id in ids[:2]))
+    assert find_targets(weaker, few, Wanted()).suggested == tuple(ids[:2])  # better these than none
 
 
 def test_rows_say_what_a_feature_is_worth_and_how_near_a_text_came(database, closed, missing):

@@ -7,6 +7,7 @@ from html import escape
 
 import streamlit as st
 
+from facviz.synthesis.plan import VERIFICATION_MARGIN
 from facviz.ui import state
 from facviz.ui.components.address import follow, plain_markdown
 from facviz.ui.frame import Here
@@ -27,6 +28,8 @@ from facviz.views.targets import (
 
 NONE = "none"
 """What the address says where nothing is chosen, unlike where it says nothing."""
+BEYOND_ANCHOR = f"no anchor text goes beyond {VERIFICATION_MARGIN} δ"
+_BEYOND_HELP = "A sample must, so such a feature is hardly ever filled; it comes last."
 _PAGE = ("missing_page",)
 _GAIN_HELP = (
     "Every filled feature adds the same to FAC; one that fires in more texts of the anchor set matters more often."
@@ -125,7 +128,11 @@ def _bulk(wanted: Wanted, found: Targets, chosen: Sequence[int]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         outside = len(set(chosen) - set(found.ids))
         beside = f" · {count(outside)} of them not in this list" if outside else ""
-        st.markdown(f"**{count(len(chosen))} chosen**{beside} · {count_of(len(found.ids), 'feature')} here")
+        beyond = len(found.beyond_anchor.intersection(chosen))
+        st.markdown(
+            f"**{count(len(chosen))} chosen**{beside} · {count_of(len(found.ids), 'feature')} here",
+            help=f"{count(beyond)} of the chosen: {BEYOND_ANCHOR}. {_BEYOND_HELP}" if beyond else None,
+        )
         st.space("stretch")
         st.button(
             f"Choose {'these' if narrowed else 'all'} {count(len(shown))}",
@@ -150,6 +157,7 @@ def _row(target: Target, chosen: Sequence[int], found: Targets) -> None:
         facts = [f"{target.n_docs} texts", f"relevance {target.relevance}"]
         facts = [escape(visible(target.theme))] * bool(target.theme) + facts
         facts += [f"best {target.best}"] * (target.best != UNKNOWN)
+        facts += [BEYOND_ANCHOR] * target.is_beyond_anchor
         parts = [f'<b class="fv-{target.state}">{STATES[target.state]}</b>', *(f"<span>{f}</span>" for f in facts)]
         st.html(f'<div class="fv-quiet fv-under">{" · ".join(parts)}</div>')
 
