@@ -258,7 +258,7 @@ def _coverage(arguments: argparse.Namespace) -> Result:
 
 def _synthesize(arguments: argparse.Namespace) -> Result:
     coverage_config = _from_flags(CoverageConfig, arguments)
-    left_out = {name: False for name in ("axes", "anti_copy") if getattr(arguments, f"no_{name}")}
+    left_out = {n: False for n in ("axes", "anti_copy", "embedding_gate") if getattr(arguments, f"no_{n}")}
     config = _from_flags(SynthesisConfig, arguments, **left_out)
     workspace = open_workspace(_workspace_path(arguments))
     with _locked(arguments, workspace):

@@ -233,6 +233,7 @@ def _synthesis_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top-p", type=float)
     command.add_argument("--max-kl", type=float, metavar="X", help="how far a push may move the model, in nats a token")
     command.add_argument("--no-anti-copy", action="store_true", help="accept samples that fire by copied words alone")
+    command.add_argument("--no-embedding-gate", action="store_true", help="compare texts by their words alone")
     command.add_argument("--provider", choices=["local", "auto", "anthropic", "openai"], help="who writes")
     command.add_argument("--model", help="model of a paid provider; default: the provider's")
     command.add_argument(
