@@ -4,7 +4,7 @@
 stores or workspaces.
 """
 
-from facviz.corpus.mapping import FieldMapping
+from facviz.corpus.fields import FieldMapping
 from facviz.corpus.previews import CorpusPreview, preview
 from facviz.corpus.reader import CorpusReader, CorpusReport
 from facviz.corpus.sampling import draw_sample

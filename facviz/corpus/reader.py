@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from facviz.config import DatasetConfig
+from facviz.corpus.fields import FieldMapping
 from facviz.corpus.files import TEXT_COLUMN, Row
-from facviz.corpus.mapping import FieldMapping, check_fit, check_mapping, list_fields, map_fields, map_lines
+from facviz.corpus.mapping import check_fit, check_mapping, list_fields, map_fields, map_lines
 from facviz.corpus.shapes import RowError, build_documents
 from facviz.corpus.sources import Source, SourceFile, hash_source, open_source
 from facviz.corpus.wording import excerpt_of, quote_name, quote_names

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from facviz.corpus.fields import FieldMapping
 from facviz.corpus.transcript import has_markers, parse_transcript, starts_with_marker
 from facviz.corpus.wording import clean_text, quote_name
 from facviz.records import CONTENT_SEPARATOR, Document, Message
-
-if TYPE_CHECKING:
-    from facviz.corpus.mapping import FieldMapping
 
 MAX_TEXT_CHARS = 1_000_000
 
