@@ -139,11 +139,11 @@ def run_arms(
 ) -> list[dict[str, Any]]:
     """Seed after seed, so that what a stopped run has compares all arms; one that cannot run says why.
 
-    The control that draws three times as much has one seed.
+    Controls that draw three times as much have one seed.
     """
     arms, broken = [], set[str]()
     for place, rng_seed in enumerate(seeds):
-        for name in (n for n in names if n not in broken and not (place and n == EQUAL_TOTAL)):
+        for name in (n for n in names if n not in broken and not (place and n in EQUAL_TOTAL)):
             clock.check()
             print(f"{prepared.study.name}, {name}, seed {rng_seed}", file=sys.stderr, flush=True)
             try:

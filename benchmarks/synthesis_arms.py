@@ -34,7 +34,7 @@ N_TUNING = len(STRENGTHS) * PER_STRENGTH
 ENGINE = [ASKING_VERSION, GATES_VERSION]
 """A record that another engine made is made again."""
 TWO_STEPS = ("paper", "paper+steered", RANDOM_FEATURE)
-ARMS = ("one-step", EQUAL_TOTAL, "paper", "steered", "paper+steered", *BASELINES)
+ARMS = ("one-step", "paper", "steered", "paper+steered", *BASELINES, *EQUAL_TOTAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,9 @@ class Plan:
     def config(self, arm: str, targets: Sequence[int], rng_seed: int) -> SynthesisConfig:
         """Nothing stops early but by `n_wanted`, so arms draw the same; one draws what others draw beside as well."""
         n = self.n_candidates
-        if arm == EQUAL_TOTAL:
-            arm, n = "one-step", n + N_PAIR + N_TUNING
+        if arm in EQUAL_TOTAL:
+            arm = EQUAL_TOTAL[arm]
+            n += N_TUNING if arm in TWO_STEPS else N_TUNING + N_PAIR
         first = min(N_PAIR, n // 2) if arm in TWO_STEPS else n // 2
         counted = n if arm in (*TWO_STEPS, "steered") else n - first
         return SynthesisConfig(

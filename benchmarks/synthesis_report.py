@@ -68,8 +68,8 @@ def _method(record: Record) -> str:
     return (
         f"Every arm draws {record['n_candidates']} candidates that may be accepted for each target of a study, and "
         f"nothing stops early. {_sampling(record)} What a strategy makes its pair and its push of comes beside them "
-        "(after the +), as the paper counts its two steps; the arm “as many in all” may accept as many as "
-        "`paper+steered` draws with all that. Targets are a random draw of the missing features at relative 1.0, the "
+        "(after the +), as the paper counts its two steps; the arms “as many in all” draw as many as "
+        "`paper+steered` does with all that. Targets are a random draw of the missing features at relative 1.0, the "
         "same for all. A baseline is credited with every target that one of its accepted texts activates.\n\n"
         "**Missing coverage** is the share of the targets that the accepted texts activate, each encoded alone in "
         "float32; the same texts are scored again at other δ. **Accepted** is the share of the drawn candidates that "
@@ -92,7 +92,7 @@ def _seeds(record: Record) -> str:
         return (
             "Every arm ran **with one seed only**: the intervals do not say how far another seed would lead elsewhere."
         )
-    return f"Every arm ran with {n} seeds, the one that draws as many in all with one."
+    return f"Every arm ran with {n} seeds, those that draw as many in all with one."
 
 
 def _gap(study: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def _gap(study: Mapping[str, Any]) -> str:
         f"{gap['n_missing']:,} of {gap['n_anchor']:,} relevant features are missing (FAC {gap['fac']:.3f}; anchor "
         f"`{gap['anchor']}`, {gap['n_anchor_docs']:,} texts; seed `{gap['seed']}`, {gap['n_seed_docs']:,} texts); "
         f"{study['n_targets']} of them are targets, of which {sum(gap['within_reach'])} are within "
-        f"reach. Written by {study['generator']}.",
+        f"reach. Written by {study['generator']}; its arms took {study['seconds'] / 60:.0f} minutes in all.",
         f"At the paper's absolute δ of 0, {absolute['n_missing']} of {absolute['n_anchor']:,} are missing"
         + (": **saturated**, so nothing is aimed at there." if absolute["saturated"] else "."),
     ]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-EQUAL_TOTAL = "one-step, as many in all"
-"""The arm that may accept as many as `paper+steered` draws with what its pair and its push are made of."""
+EQUAL_TOTAL = {f"{arm}, as many in all": arm for arm in ("one-step", "plain", "random-feature")}
+"""Arms that draw as many in all as `paper+steered` with what its pair and push are made of → their strategy."""
 N_BOOTSTRAP = 2000
 SWEEP = (0.3, 0.6, 1.0)
 ORDERINGS = (
@@ -23,7 +23,7 @@ ORDERINGS = (
     ("one-step", "plain"),
     ("paper", "plain"),
     ("steered", "plain"),
-    ("paper+steered", EQUAL_TOTAL),
+    *(("paper+steered", arm) for arm in EQUAL_TOTAL),
     ("paper+steered", "paper"),
     ("paper", "random-feature"),
 )

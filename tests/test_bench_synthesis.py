@@ -180,11 +180,15 @@ def test_what_the_arms_wrote_trains_heads(arms, prepared):
 def test_every_arm_has_settings_that_are_allowed_and_its_budget(arm):
     config = Plan().config(arm, (1, 2, 3), 7)
     check_ranges(dataclasses.replace(config, per_feature=1), arm)
-    n = 8 + (N_PAIR + N_TUNING) * (arm == synthesis_scores.EQUAL_TOTAL)
-    counts_last_step = arm in (*TWO_STEPS, "steered")
+    strategy = synthesis_scores.EQUAL_TOTAL.get(arm, arm)
+    assert config.strategy == strategy
+    n = 8
+    if arm != strategy:  # in all as many as `paper+steered`
+        n = 8 + N_PAIR + N_TUNING - N_PAIR * (strategy in TWO_STEPS)
+    counts_last_step = strategy in (*TWO_STEPS, "steered")
     expected = config.max_candidates if counts_last_step else config.pair_candidates + config.max_candidates
     assert expected == n == config.per_feature  # so nothing stops early
-    assert arm not in TWO_STEPS or config.pair_candidates == N_PAIR
+    assert strategy not in TWO_STEPS or config.pair_candidates == N_PAIR
     assert (config.max_tokens, config.rng_seed, config.features) == (40, 7, (1, 2, 3))
 
 
