@@ -29,11 +29,16 @@ def evaluate_arms(prepared: Prepared, min_added: int = MIN_ADDED) -> dict[str, A
 def evaluation_section(found: Record) -> list[str]:
     """What `facviz evaluate` found, as Markdown."""
     lines = [
-        row(["arm", "positives added", "AUPRC (95 %)", "gain", "synthetic or real, AUROC", "missing coverage", "FAC"]),
-        rule(7),
-    ]
+        row(
+            [
+                "arm", "positives added", "AUPRC (95 %)", "gain", "AUPRC, generated negatives",
+                "synthetic or real, AUROC", "missing coverage", "FAC",
+            ]
+        ),
+        rule(8),
+    ]  # fmt: skip
     for arm in found["arms"]:
-        gain, probe = arm["gain"], arm["probe"]
+        gain, probe, mixed = arm["gain"], arm["probe"], arm["mixed"]
         missing = "–" if arm["missing_coverage"] is None else f"{percent(arm['missing_coverage'])}"
         lines.append(
             row(
@@ -42,6 +47,7 @@ def evaluation_section(found: Record) -> list[str]:
                     str(arm["n_added"]),
                     auprc(arm),
                     "–" if gain is None else f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})",
+                    "–" if mixed is None else auprc(mixed),
                     "–" if probe is None else f"{probe['auroc']:.2f}",
                     missing,
                     f"{arm['fac']:.3f}",
@@ -49,22 +55,40 @@ def evaluation_section(found: Record) -> list[str]:
             )
         )
     ceiling = found["ceiling"]
-    lines.append(row(["prevalence (floor)", "–", f"{found['prevalence']:.3f}", "–", "–", "–", "–"]))
+    lines.append(row(["prevalence (floor)", "–", f"{found['prevalence']:.3f}", *"–––––"]))
     if ceiling:
-        lines.append(row([f"ceiling, all {ceiling['n_train']:,} real texts", "–", auprc(ceiling), "–", "–", "–", "–"]))
+        lines.append(row([f"ceiling, all {ceiling['n_train']:,} real texts", "–", auprc(ceiling), *"–––––"]))
     parts = [
         "### Does it help?",
         f"A logistic head on frozen states of layer {found['layer']} (mean and last content token), every arm with "
-        f"{found['n_negative']:,} negatives and {found['n_added']} added positives, {found['n_seeds']} seeds. AUPRC on "
+        f"{found['n_negative']:,} negatives and {found['n_added']} added positives ({_alone(found)}), "
+        f"{found['n_seeds']} seeds. AUPRC on "
         f"{found['n_test']:,} test messages ({found['n_test_positive']} toxic, prevalence {found['prevalence']:.3f}), "
         f"without {found['n_exact_duplicates']} exact and {found['n_near_duplicates']} near copies of training texts. "
-        f"`facviz evaluate` took {found['seconds']:.0f} s.",
+        f"`facviz evaluate` took {found['seconds']:.0f} s." + _generated(found),
         "\n".join(lines),
         "\n".join(f"- {line}" for line in [*_correlations(found), *_left_out(found)]),
     ]
     if found["frontier"]:
         parts += ["Fewer texts (AUPRC / missing coverage):", _frontier(found)]
     return parts
+
+
+def _alone(found: Record) -> str:
+    """What the seed set alone has in place of what others add."""
+    if found["n_seed_positive"]:
+        return "the seed set alone with its own repeated"
+    return "the seed set alone with none, for it has none"
+
+
+def _generated(found: Record) -> str:
+    n = found["n_generated_negative"]
+    if not n:
+        return ""
+    return (
+        f" *Generated negatives*: {n} of the negatives are texts that the same model wrote unasked (`magpie`) and that "
+        "activate no missing feature, so that origin does not tell the classes apart; nobody judged them."
+    )
 
 
 def _correlations(found: Record) -> list[str]:

@@ -168,7 +168,7 @@ def evaluation_summary():
         base = {"arm": name, "n_available": 40, "n_train": 186, "n_positive": n, "n_distinct_positive": n}
         base |= {"n_negative": 155, "n_added": n, "auprc": auprc, "low": auprc - 0.02, "high": auprc + 0.02}
         base |= {"by_seed": [auprc], "gain": gain, "strengths": [0.1], "is_trained": name != "seed", "probe": probe}
-        return base | {"fac": 0.84, "missing_coverage": 0.0} | more
+        return base | {"mixed": None, "fac": 0.84, "missing_coverage": 0.0} | more
 
     def gain(value):
         return {"value": value, "low": value - 0.02, "high": value + 0.02, "share_above": 1.0}
@@ -208,6 +208,7 @@ def evaluation_summary():
         "n_added": 31,
         "n_positive": 31,
         "n_negative": 155,
+        "n_generated_negative": 0,
         "n_seed_positive": 0,
         "n_seeds": 5,
         "rng_seed": 0,

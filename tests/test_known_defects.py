@@ -18,7 +18,7 @@ DEFECTS = {
     7: "anchor and seed passes never overwrite each other",
     8: "an error is never mistaken for the early stop",
     9: "no mark of the generator reaches the model or a classifier",
-    10: "real positives in an arm of their own, and a probe, show whether a class is only its origin",
+    10: "real positives, generated negatives and a probe show whether a class is only its origin",
     16: "a task says which sign its features have",
     20: "one seed feeds every draw",
     21: "a span contains its peak",

@@ -1,14 +1,15 @@
 """Arms: training sets that differ in one thing only, which positives were added to the seed set's documents.
 
 All arms of one seed share negatives and kept positives, and all have the same number of documents of each label. The
-arm that adds nothing repeats the seed set's own positives instead, so that no arm is larger than another.
+arm that adds nothing repeats the seed set's own positives instead, so that no arm is larger than another. As a control,
+a part of the negatives can be generated texts as well: then origin alone no longer tells the classes apart.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Sources:
     seed_positive: Ints
     seed_negative: Ints
     added: Mapping[str, Ints]
+    generated_negative: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,12 +78,17 @@ def equal_n(sources: Sources, wanted: int | None, fewest: int) -> tuple[int, dic
     return wanted or kept[smallest], left_out
 
 
-def draw_mix(sources: Sources, arm: str, n_added: int, n_negative: int, rng_seed: int) -> Mix:
+def draw_mix(
+    sources: Sources, arm: str, n_added: int, n_negative: int, rng_seed: int, *, n_generated_negative: int = 0
+) -> Mix:
     """The training set of an arm for one seed; smaller `n_added` of the same arm and seed are subsets of larger ones.
 
-    Negatives and kept positives follow from the seed alone, so that arms of one seed differ only in what was added.
+    Negatives and kept positives follow from the seed alone, so that arms of one seed differ only in what was added. Of
+    the negatives `n_generated_negative` are generated texts in place of as many real ones.
     """
-    negatives = _draw(sources.seed_negative, n_negative, rng_seed, "negatives")
+    negatives = _draw(sources.seed_negative, n_negative - n_generated_negative, rng_seed, "negatives")
+    generated = _draw(sources.generated_negative, n_generated_negative, rng_seed, "generated negatives")
+    negatives = np.concatenate([negatives, generated])
     kept = np.asarray(sources.seed_positive, np.int64)
     weight = np.ones(len(kept), np.int64)
     added: Ints = np.empty(0, np.int64)

@@ -35,9 +35,11 @@ from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 """Raised when the same arms would get other numbers."""
 _FRONTIER_STEPS = (8, 4, 2, 1)
+_MIXED = "mixed"
+"""Marks the heads of an arm at full size of whose negatives up to half are generated."""
 
 
 def evaluate(session: Session, task: str, config: EvaluationConfig) -> dict[str, Any]:
@@ -77,7 +79,8 @@ def _contents(material: Material) -> list[str]:
     """What every document of every set is, in order: names the evaluation by its texts, not by names of datasets."""
     sets = {"test": material.test, "seed": material.seed, "gold": material.gold}
     labelled = {name: [(d.doc_id, d.label) for d in found.documents] for name, found in sets.items()}
-    return [fingerprint(labelled, {arm: [d.doc_id for d in found] for arm, found in material.added.items()})]
+    added = {arm: [d.doc_id for d in found] for arm, found in material.added.items()}
+    return [fingerprint(labelled, added, [d.doc_id for d in material.unasked])]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +115,7 @@ class _Evaluation:
         test, _ = self._reader.read(material.test.documents, "texts of the test set")
         pool = [*material.seed.documents, *material.gold.documents]
         pool += [d for arm, found in material.added.items() if arm != GOLD_ARM for d in found]
+        pool += material.unasked
         self._states, self._maxima = self._reader.read(pool, "texts to train on")
         self._sources, self._rows_of = self._place()
         self._test = test
@@ -125,7 +129,7 @@ class _Evaluation:
         return summary
 
     def _place(self) -> tuple[Sources, Mapping[str, Ints]]:
-        """Where each document's states stand: seed, gold, then the texts of every arm."""
+        """Where each document's states stand: seed, gold, the texts of every arm, then the unasked ones."""
         material = self._material
         n_seed, n_gold = len(material.seed.documents), len(material.gold.documents)
         numbers = np.arange(n_seed)
@@ -139,28 +143,37 @@ class _Evaluation:
                 added[arm] = np.arange(start, start + len(found))
                 start += len(found)
         positive = material.seed.is_positive
-        return Sources(numbers[positive], numbers[~positive], added), {"gold": gold, "seed": numbers}
+        unasked = np.arange(start, start + len(material.unasked))
+        return Sources(numbers[positive], numbers[~positive], added, unasked), {"gold": gold, "seed": numbers}
 
     def _train(self, arms: Sequence[str], sizes: Sequence[int], n_added: int) -> dict[tuple[str, int], _Trained]:
-        """Every arm at every size, and the ceiling once."""
-        wanted = [(SEED_ARM, n_added), *((arm, n) for arm in arms for n in sizes)]
+        """Every arm at every size, at full size also with generated negatives, and the ceiling once."""
+        wanted = [(SEED_ARM, n_added, 0), *((arm, n, 0) for arm in arms for n in sizes)]
         n_positive = len(self._sources.seed_positive) + n_added
         n_negative = min(len(self._sources.seed_negative), self._config.negatives_per_positive * n_positive)
-        total, found = len(wanted) * len(self._seeds), {}
-        for number, (arm, n) in enumerate(wanted):
+        self._n_generated_negative = self._enough(min(n_negative // 2, len(self._sources.generated_negative)))
+        wanted += [(arm, n_added, self._n_generated_negative) for arm in arms if self._n_generated_negative]
+        total, found = len(wanted) * len(self._seeds), dict[tuple[str, int], _Trained]()
+        for number, (arm, n, n_generated) in enumerate(wanted):
             heads, mixes = [], []
+            name = f"{arm} {_MIXED}" if n_generated else arm
             for i, rng_seed in enumerate(self._seeds):
-                mixes.append(draw_mix(self._sources, arm, n, n_negative, rng_seed))
-                heads.append(self._head(f"{arm}-{n}-{rng_seed}", mixes[-1], rng_seed))
+                mix = draw_mix(self._sources, arm, n, n_negative, rng_seed, n_generated_negative=n_generated)
+                mixes.append(mix)
+                heads.append(self._head(f"{name}-{n}-{rng_seed}", mix, rng_seed))
                 done = number * len(self._seeds) + i + 1
-                self._session.progress.update("train heads", done, total, f"heads, {arm} with {n} added")
+                self._session.progress.update("train heads", done, total, f"heads, {name} with {n} added")
             scores = np.stack([scores for scores, _ in heads])
-            found[arm, n] = _Trained(scores, tuple(mixes), tuple(strength for _, strength in heads))
+            found[name, n] = _Trained(scores, tuple(mixes), tuple(strength for _, strength in heads))
         if self._material.gold.is_positive.any():
             mix = self._everything()
             scores, strength = self._head(CEILING, mix, self._config.rng_seed)
             found[CEILING, 0] = _Trained(scores[None], (mix,), (strength,))
         return found
+
+    def _enough(self, n: int) -> int:
+        """So many, or none where they are too few for an arm."""
+        return n if n >= self._config.min_added else 0
 
     def _everything(self) -> Mix:
         """Gold at full size: all labelled real texts that may train."""
@@ -223,6 +236,7 @@ class _Evaluation:
             "n_added": n_added,
             "n_positive": mix.n_positive or n_added,
             "n_negative": mix.n_negative,
+            "n_generated_negative": self._n_generated_negative,
             "n_seed_positive": len(self._sources.seed_positive),
             "n_seeds": config.n_seeds,
             "rng_seed": config.rng_seed,
@@ -254,6 +268,7 @@ class _Evaluation:
             "gain": None if gain is None else {k: round(v, 4) for k, v in dataclasses.asdict(gain).items()},
             "strengths": list(found.strengths),
             "is_trained": found.strengths[0] is not None,
+            _MIXED: rounded(intervals[mixed]) if (mixed := f"{arm} {_MIXED}/{n_added}") in intervals else None,
             "probe": None if arm == SEED_ARM else self._probe(arm, n_added),
             **self._coverage(found.mixes),
         }

@@ -17,11 +17,14 @@ from facviz.prompts import load_task
 from facviz.records import Bools, Document, Message, Split, split_of
 from facviz.store.manifest import Manifest
 from facviz.store.reader import Reader
+from facviz.synthesis.pool import NOTHING_FIRES, NOTHING_FIRES_ALONE
 
 Row = Mapping[str, Any]
 TRUE_LABEL = "1"
 NOT_FIRING = ("target does not fire", "target does not fire alone")
 """Reasons that make a text one of the `unverified` arm: written for the feature, turned down by the model alone."""
+UNASKED = "magpie"
+"""The strategy that is told nothing of the task."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +50,7 @@ class Material:
     seed: Labelled
     gold: Labelled
     added: Mapping[str, tuple[Document, ...]]
+    unasked: tuple[Document, ...]  # what the generator writes when it is told nothing, as negatives of its own origin
     n_exact: int
     n_near: int
     n_other_themes: int
@@ -89,8 +93,10 @@ def read_material(reader: Reader, run: Row, themes: Mapping[int, str], config: E
         gold, test = (_half(gold, half) for half in (Split.EXPLAIN, Split.SCORE))
     known = {d.doc_id for d in seed}
     gold = [d for d in gold if d.doc_id not in known]
-    added, n_other = _added(reader, run, themes, positive)
-    pools = [*seed, *gold, *(d for arm in added.values() for d in arm)]
+    rows = reader.rows("coverage_candidates", coverage_id=run["coverage_id"])
+    added, n_other = _added(rows, run, themes, positive)
+    unasked = _unasked(rows, added)
+    pools = [*seed, *gold, *unasked, *(d for arm in added.values() for d in arm)]
     words, others = ([words_of(d.text) for d in part] for part in (test, pools))
     exact = exact_duplicates(words, others)
     near = near_duplicates(words, others, min_jaccard=config.min_jaccard) | exact
@@ -106,6 +112,7 @@ def read_material(reader: Reader, run: Row, themes: Mapping[int, str], config: E
         seed=known_seed,
         gold=known_gold,
         added=_chosen(added, config),
+        unasked=unasked,
         n_exact=int(exact.sum()),
         n_near=int((near & ~exact).sum()),
         n_other_themes=n_other,
@@ -156,8 +163,24 @@ def _check_sides(test: Labelled, seed: Labelled, names: Mapping[str, str], posit
         )
 
 
+def _unasked(rows: Sequence[Row], added: Mapping[str, Sequence[Document]]) -> tuple[Document, ...]:
+    """Texts that were asked for by nothing and activate no missing feature, each once and none that an arm adds."""
+    known = {d.text for found in added.values() for d in found}
+    found = dict[str, Document]()
+    for row in rows:
+        if row["strategy"] == UNASKED and row["reason"] in (NOTHING_FIRES, NOTHING_FIRES_ALONE):
+            document = _document(row)
+            if document.text.strip() and document.text not in known:
+                found.setdefault(document.text, document)
+    return tuple(found.values())
+
+
+def _document(row: Row) -> Document:
+    return Document(tuple(Message(m["role"], m["content"]) for m in row["messages"]))
+
+
 def _added(
-    reader: Reader, run: Row, themes: Mapping[int, str], positive: Sequence[str]
+    rows: Sequence[Row], run: Row, themes: Mapping[int, str], positive: Sequence[str]
 ) -> tuple[dict[str, tuple[Document, ...]], int]:
     """Verified texts by strategy and the unverified ones, each text once; and how many belong to other themes.
 
@@ -165,7 +188,6 @@ def _added(
     label against all others), only texts for features of the positive class's themes are.
     """
     texts: dict[str, dict[str, Document]] = {}
-    rows = reader.rows("coverage_candidates", coverage_id=run["coverage_id"])
     n_other = 0
     for row in sorted(rows, key=lambda r: not r["accepted"]):
         arm = row["strategy"] if row["accepted"] else UNVERIFIED_ARM
@@ -176,8 +198,7 @@ def _added(
         if theme and theme not in positive and not set(positive) <= {TRUE_LABEL}:
             n_other += bool(row["accepted"])
             continue
-        messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
-        texts.setdefault(arm, {}).setdefault(row["text"], Document(messages))
+        texts.setdefault(arm, {}).setdefault(row["text"], _document(row))
     verified = {text for arm, found in texts.items() if arm != UNVERIFIED_ARM for text in found}
     arms = {
         arm: tuple(d for text, d in found.items() if arm != UNVERIFIED_ARM or text not in verified)

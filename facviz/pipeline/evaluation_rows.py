@@ -45,6 +45,8 @@ def evaluation_rows(summary: Mapping[str, Any], seeds: Sequence[int]) -> list[di
             add(arm["arm"], "auprc", value, n, seed=rng_seed)
         if gain := arm["gain"]:
             add(arm["arm"], "auprc_gain", gain["value"], n, gain["low"], gain["high"])
+        if mixed := arm["mixed"]:
+            add(arm["arm"], "auprc_generated_negatives", mixed["auprc"], n, mixed["low"], mixed["high"])
         if probe := arm["probe"]:
             add(arm["arm"], "probe_auroc", probe["auroc"], n, probe["lowest"], probe["highest"])
         add(arm["arm"], "fac", arm["fac"], n)

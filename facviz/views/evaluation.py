@@ -91,7 +91,8 @@ def evaluation_label(summary: Summary) -> str:
 
 def read_evaluation(summary: Summary) -> Result:
     """Everything the page says of one evaluation."""
-    arms = tuple(_arm(row) for row in summary["arms"])
+    n_generated = _n_generated_negative(summary)
+    arms = tuple(_arm(row, n_generated) for row in summary["arms"])
     points = tuple(_point(row) for row in summary["frontier"])
     ceiling = summary["ceiling"]
     return Result(
@@ -131,8 +132,13 @@ def best_generated(arms: Sequence[Arm]) -> Arm | None:
     return next(iter([*wanted, *verified]), None)
 
 
-def _arm(row: Mapping[str, Any]) -> Arm:
-    gain, probe = row["gain"], row["probe"]
+def _n_generated_negative(summary: Summary) -> int:
+    """Negatives that are generated, in the control of every arm; 0 where there is none, as in older evaluations."""
+    return int(summary.get("n_generated_negative", 0))
+
+
+def _arm(row: Mapping[str, Any], n_generated: int) -> Arm:
+    gain, probe, mixed = row["gain"], row["probe"], row.get("mixed")
     shown = {
         "Arm": arm_name(row["arm"]),
         "AUPRC": _interval(row["auprc"], row["low"], row["high"]),
@@ -142,9 +148,14 @@ def _arm(row: Mapping[str, Any]) -> Arm:
         "Missing covered": percent(row["missing_coverage"]),
         "Told from real": "–" if probe is None else _interval(probe["auroc"], probe["lowest"], probe["highest"]),
     }
-    bounds = row["auprc"], row["low"], row["high"]
+    if n_generated:
+        shown[f"With {n_generated} generated negatives"] = "–" if mixed is None else _interval(*_bounds(mixed))
     key = row["arm"]
-    return Arm(key, arm_name(key), meaning_of(key), *bounds, row["fac"], shown, _arm_sentence(row))
+    return Arm(key, arm_name(key), meaning_of(key), *_bounds(row), row["fac"], shown, _arm_sentence(row, n_generated))
+
+
+def _bounds(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    return row["auprc"], row["low"], row["high"]
 
 
 def _point(row: Mapping[str, Any]) -> Point:
@@ -199,7 +210,7 @@ def _sentence(summary: Summary, arms: Sequence[Arm]) -> str:
     return f"{said}."
 
 
-def _arm_sentence(row: Mapping[str, Any]) -> str:
+def _arm_sentence(row: Mapping[str, Any], n_generated: int) -> str:
     name = arm_name(row["arm"])
     if row["arm"] == "seed":
         if row["is_trained"]:
@@ -213,6 +224,8 @@ def _arm_sentence(row: Mapping[str, Any]) -> str:
     said = (
         f"{name}: {_signed(gain)} to the seed set alone, {clear}; above it in {percent(gain['share_above'])} of draws."
     )
+    if mixed := row.get("mixed"):
+        said += f" With {count(n_generated)} of the negatives generated as well it has {number(mixed['auprc'])}."
     probe = row["probe"]
     if probe is None:
         return said
@@ -243,9 +256,14 @@ def _labels(summary: Summary) -> str:
         "Generated texts carry no label of their own. As in the published code, a text written for a relevant missing "
         "feature counts as positive; nobody judged it. All positives such an arm adds are generated and all "
         "negatives are "
-        "real, so a head could win by style alone: only the real positives of the test set and the probe guard "
-        "against that."
+        "real, so a head could win by style alone: the real positives of the test set and the probe guard against that"
     )
+    if n := _n_generated_negative(summary):
+        said += (
+            f", and a control in which {count(n)} of the negatives are texts that the same writer made unasked and "
+            "that activate no missing feature"
+        )
+    said += "."
     n_other = summary["n_other_themes"]
     return f"{said} {count(n_other)} samples for features of other themes are in no arm." if n_other else said
 

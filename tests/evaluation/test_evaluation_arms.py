@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,17 @@ def test_every_arm_has_the_same_number_of_each_label_and_the_same_seed_documents
     assert all(set(mix.rows) >= {100, 101, 102} for mix in mixes.values())
     assert set(mixes["paper"].added) <= set(range(200, 210))
     assert set(mixes["gold"].added) <= set(range(300, 330))
+
+
+def test_generated_negatives_take_the_place_of_real_ones_and_change_nothing_else():
+    both = dataclasses.replace(sources(), generated_negative=np.arange(400, 430))
+    real, mixed = (draw_mix(both, "paper", 8, 12, 3, n_generated_negative=n) for n in (0, 5))
+    assert (mixed.n_positive, mixed.n_negative) == (real.n_positive, real.n_negative)
+    assert sum(row >= 400 for row in mixed.rows[~mixed.is_positive]) == 5
+    assert not (mixed.rows[mixed.is_positive] >= 400).any()
+    assert set(mixed.rows[mixed.rows < 20]) < set(real.rows)
+    np.testing.assert_array_equal(mixed.added, real.added)
+    assert not (real.rows >= 400).any()
 
 
 def test_the_arm_without_additions_repeats_its_own_positives_evenly():

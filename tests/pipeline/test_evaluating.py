@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import shutil
 import time
 
 import numpy as np
@@ -19,6 +20,7 @@ from facviz.pipeline.session import Session, load_documents
 from facviz.records import Split, split_of
 from facviz.store.events import append_event, candidate_of, new_event
 from facviz.store.workspace import open_workspace
+from facviz.synthesis.pool import NOTHING_FIRES
 from facviz.testing.fakes import SilentProgress
 from facviz.testing.workspaces import COMPANIONS, MARKED, NEUTRALS
 
@@ -103,6 +105,94 @@ def test_defect_10_class_is_not_origin_real_positives_are_an_arm_and_every_arm_i
         assert arm["probe"]["against"] == "real texts of the positive class"
         assert 0 <= arm["probe"]["lowest"] <= arm["probe"]["auroc"] <= arm["probe"]["highest"] <= 1
     assert gold["probe"]["auroc"] < 0.9  # real against real: an honest probe sees next to nothing
+
+
+class Unasked:
+    """A reader of the same workspace, for which the generator also wrote texts that nobody asked for."""
+
+    def __init__(self, reader, texts):
+        self._reader, self._texts = reader, texts
+
+    def __getattr__(self, name):
+        return getattr(self._reader, name)
+
+    def rows(self, name, **parameters):
+        rows = self._reader.rows(name, **parameters)
+        if name != "coverage_candidates":
+            return rows
+        asked = {"strategy": "magpie", "accepted": False, "review": "unreviewed", "feature_id": -1}
+        written = [(text, reason) for text in self._texts for reason in (NOTHING_FIRES, "degenerate")]
+        messages = [
+            [{"role": "user", "content": text + (" degenerate" if r == "degenerate" else "")}] for text, r in written
+        ]
+        return rows + [
+            {**asked, "candidate_id": f"m{i}", "text": m[0]["content"], "messages": m, "reason": reason}
+            for i, (m, (_, reason)) in enumerate(zip(messages, written))
+        ]
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """40 texts without a marked word, as the generator writes them."""
+    rng = random.Random(1)
+    texts = [" ".join(rng.sample([*COMPANIONS, *NEUTRALS], 7)) for _ in range(40)]
+    monkeypatch.setattr(stage, "read_material", lambda reader, *rest: read_material(Unasked(reader, texts), *rest))
+    return texts
+
+
+def test_defect_10_an_arm_of_real_positives_and_generated_negatives_and_one_where_both_classes_have_both_origins(
+    evaluate, unasked, workspace
+):
+    found = evaluate()
+    paper, gold, seed = (arm_of(found, name) for name in ("paper", "gold", "seed"))
+    assert 0 < found["n_generated_negative"] == min(found["n_negative"] // 2, len(unasked))
+    assert seed["mixed"] is None
+    for arm in (paper, gold):
+        assert arm["n_negative"] == found["n_negative"]  # in place of real ones, not beside them
+        assert arm["mixed"]["low"] <= arm["mixed"]["auprc"] <= arm["mixed"]["high"]
+    assert gold["mixed"]["auprc"] > 0.9  # what tells the classes apart is still there
+    rows = workspace.evaluations(found["eval_id"]).to_pylist()
+    stored = {r["arm"]: r["value"] for r in rows if r["metric"] == "auprc_generated_negatives"}
+    assert stored == {a["arm"]: a["mixed"]["auprc"] for a in found["arms"] if a["mixed"]}
+    heads = {path.name for path in (workspace.root / "evaluation" / found["eval_id"]).glob("*mixed*")}
+    assert len(heads) == 2 * (len(found["arms"]) - 1)  # seeds × arms that add something, at full size only
+
+
+def test_only_unasked_texts_that_fire_nothing_are_generated_negatives_and_none_is_left_in_the_test_set(
+    unasked, workspace
+):
+    with workspace.reader() as reader:
+        run = stage.find_run(reader, workspace.manifest, "toxicity", "")
+        heldout = [d.text for d in load_documents(reader, reader.dataset("heldout")["dataset_id"])]
+        written = [d.text for d in read_material(reader, run, {}, PLAN).added["paper"]]
+        before = read_material(reader, run, {}, PLAN)
+        texts = [*unasked, unasked[0], written[0], heldout[0]]
+        material = read_material(Unasked(reader, texts), run, {}, PLAN)
+    assert [d.text for d in material.unasked] == [*unasked, heldout[0]]
+    assert before.unasked == ()
+    assert material.n_exact == before.n_exact + 1
+
+
+def test_without_unasked_texts_there_is_no_such_control(evaluate):
+    found = evaluate()
+    assert found["n_generated_negative"] == 0
+    assert {arm["mixed"] for arm in found["arms"]} == {None}
+
+
+def test_defect_20_one_seed_decides_every_draw_of_an_evaluation_and_is_in_its_record(loop_copy, workspace):
+    backbone = load_run_config(loop_copy / "planted.toml").backbone
+
+    def measured(name, rng_seed):
+        copied = open_workspace(shutil.copytree(workspace.root, loop_copy / name))
+        found = stage.evaluate(
+            Session(copied, backbone, SilentProgress()), "toxicity", dataclasses.replace(PLAN, rng_seed=rng_seed)
+        )
+        assert found["rng_seed"] == rng_seed
+        return {k: v for k, v in found.items() if k not in ("seconds", "eval_id", "rng_seed")}
+
+    first, again, other = measured("first", 3), measured("again", 3), measured("other", 40)
+    assert first == again
+    assert [a["by_seed"] for a in first["arms"]] != [a["by_seed"] for a in other["arms"]]
 
 
 def test_every_number_of_the_summary_stands_in_the_table(evaluate, workspace):

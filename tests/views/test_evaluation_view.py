@@ -47,6 +47,22 @@ def test_an_interval_around_zero_is_no_clear_difference(evaluation_summary):
     assert "a clear loss" in loss.arms[1].sentence
 
 
+def test_generated_negatives_are_a_column_and_words_only_where_there_are_any(evaluation_summary):
+    plain = read_evaluation(evaluation_summary)
+    assert not any("generated" in column for arm in plain.arms for column in arm.row)
+    found = copy.deepcopy(evaluation_summary)
+    found["n_generated_negative"] = 77
+    found["arms"][1]["mixed"] = {"auprc": 0.9, "low": 0.88, "high": 0.92}
+    mixed = read_evaluation(found)
+    cells = [arm.row["With 77 generated negatives"] for arm in mixed.arms]
+    assert cells == ["–", "0.900 (0.880–0.920)", "–", "–"]
+    assert "With 77 of the negatives generated as well it has 0.900." in mixed.arms[1].sentence
+    assert "77 of the negatives are texts that the same writer made unasked" in mixed.labels
+    assert "a control" not in plain.labels
+    del found["n_generated_negative"], found["arms"][1]["mixed"]  # as an evaluation of an earlier version was stored
+    assert read_evaluation(found).arms == plain.arms
+
+
 def test_the_metrics_name_floor_arm_real_texts_and_ceiling(evaluation_summary):
     found = read_evaluation(evaluation_summary)
     assert [(label, value) for label, value, *_ in found.metrics] == [
