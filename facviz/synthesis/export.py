@@ -33,7 +33,7 @@ PROVENANCE: Mapping[str, type] = {
 """What every exported row says of its origin, with the type of each value; any may be null."""
 POSITIVE = "1"
 """Label of a sample whose feature has no theme: as published, a text for a relevant feature is a positive."""
-TSV_COLUMNS = ("text", "label", "candidate_id", "feature_id", "act", "act_threshold", "strategy", "generator", "review")
+TSV_COLUMNS = ("text", "label", *PROVENANCE)
 
 APPROVED = ("approved", "edited")
 """Reviews by which a person stands behind a sample, as written or as that person put it and it verified again."""
@@ -90,7 +90,7 @@ def tsv_text(samples: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, delimiter="\t", lineterminator="\n")
     writer.writerow(TSV_COLUMNS)
-    writer.writerows([{**s, "label": label_of(s)}[name] for name in TSV_COLUMNS] for s in samples)
+    writer.writerows([row[name] for name in TSV_COLUMNS] for row in flat_rows(samples))
     return out.getvalue()
 
 

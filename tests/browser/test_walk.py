@@ -5,8 +5,10 @@ The real model writes the text, so this is the slowest test; it needs the packag
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+import zipfile
 
 import pytest
 
@@ -116,8 +118,11 @@ def test_a_person_walks_the_loop_and_the_app_restarts_in_the_middle_of_a_job(ser
     settle(page)
     with page.expect_download() as download:
         page.locator(key("fv_synthesis_download")).get_by_role("button").click()
-    lines = [json.loads(line) for line in download.value.path().read_text(encoding="utf-8").splitlines()]
-    [sample] = lines
+    with zipfile.ZipFile(download.value.path()) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    [listed] = json.loads(files["manifest.json"])["files"]
+    assert hashlib.sha256(files["samples.jsonl"]).hexdigest() == listed["sha256"]
+    [sample] = [json.loads(line) for line in files["samples.jsonl"].decode("utf-8").splitlines()]
     assert sample["review"] == "approved"
     assert sample["act"] > 1.05 * sample["act_threshold"]
     page.keyboard.press("Escape")
@@ -127,6 +132,15 @@ def test_a_person_walks_the_loop_and_the_app_restarts_in_the_middle_of_a_job(ser
     wait_for(lambda: len(list_jobs(demo_root)) > n_jobs and not list_jobs(demo_root)[0].is_active)
     assert list_jobs(demo_root)[0].state is JobState.DONE, list_jobs(demo_root)[0].error
     page.get_by_text("verified samples lifts AUPRC").first.wait_for(timeout=20_000)
+
+    go(page, "Coverage")
+    slider.focus()
+    slider.press("ArrowLeft")
+    n_jobs = len(list_jobs(demo_root))
+    page.locator(key("fv_coverage_keep")).get_by_role("button").click()
+    wait_for(lambda: len(list_jobs(demo_root)) > n_jobs and not list_jobs(demo_root)[0].is_active)
+    assert list_jobs(demo_root)[0].state is JobState.DONE, list_jobs(demo_root)[0].error
+    page.get_by_text("Kept as measurement").first.wait_for(timeout=20_000)
 
 
 def choose_one_feature(page) -> None:

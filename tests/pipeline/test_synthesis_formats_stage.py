@@ -6,12 +6,13 @@ import json
 
 import pytest
 
+from facviz.cli import main
 from facviz.config import load_run_config
 from facviz.errors import InputError
 from facviz.pipeline.export import export
 from facviz.pipeline.run import run_loop
 from facviz.pipeline.sae import open_sae
-from facviz.pipeline.session import Session
+from facviz.pipeline.session import Session, load_documents
 from facviz.pipeline.verifying import editable_text, verify_edit
 from facviz.prompts import load_task
 from facviz.records import Document, Message
@@ -112,6 +113,39 @@ def _missing(task):
     if task == "helpfulness":
         return "it was not a conversation followed by one `Better:` and one `Worse:`"
     return f"`{last}:` was missing"
+
+
+FORMATS_OF = {
+    "helpfulness": ("prompt-completion", "alpaca", "preference"),
+    "instruction_following": ("prompt-completion", "alpaca"),
+    "survival_instinct": ("choices",),
+    "sycophancy": ("choices",),
+}
+
+
+@pytest.mark.parametrize(("task", "name"), [(task, name) for task, names in FORMATS_OF.items() for name in names])
+def test_every_format_that_needs_an_answer_is_added_again_as_the_texts_it_was_written_from(
+    filled, tmp_path, capsys, task, name
+):
+    told, workspace, *_ = filled(task)
+    out, back = tmp_path / "out.jsonl", tmp_path / "back"
+    rows = rows_of(workspace, out, name)
+    flags = ["--text-field", "question"] if name == "choices" else []
+    assert (
+        main(["data", "add", str(out), "--name", "back", "--roles", "user,assistant", *flags, "--workspace", str(back)])
+        == 0
+    )
+    capsys.readouterr()
+    with open_workspace(back).reader() as reader:
+        added = load_documents(reader, reader.dataset("back")["dataset_id"])
+    samples = {s["candidate_id"]: messages(s["messages"]).text for s in workspace.samples().to_pylist()}
+    written = [samples[row["provenance"]["candidate_id"]] for row in rows]
+    if name == "preference":
+        assert [d.text for d in added if d.label == "chosen"] == written
+        assert sum(d.label == "rejected" for d in added) == len(rows)
+    else:
+        assert [d.text for d in added] == written
+    assert len(rows) == told["n_accepted"]
 
 
 def test_a_preference_row_holds_two_replies_to_one_prompt(filled, tmp_path):

@@ -113,6 +113,9 @@ def test_a_tsv_line_survives_tabs_quotes_and_line_ends():
     header, row = list(csv.reader(io.StringIO(tsv_text([SAMPLE])), delimiter="\t"))
     assert header[:2] == ["text", "label"]
     assert row[:2] == [TEXT, "1"]
+    assert header[2:] == list(PROVENANCE)
+    told = dict(zip(header, row))
+    assert (told["feature_id"], told["generator"], told["rng_seed"]) == ("12", "local/x", "7")
 
 
 def test_flat_rows_have_the_provenance_as_columns():

@@ -8,7 +8,7 @@ from html import escape
 import streamlit as st
 
 from facviz.errors import FacvizError
-from facviz.pipeline.export_samples import FORMATS, MANIFEST, NEED_ANSWER, packed, sample_files
+from facviz.pipeline.export_samples import FORMATS, NEED_ANSWER, packed, sample_files
 from facviz.store.deciding import Choice
 from facviz.store.events import candidate_of
 from facviz.ui import state
@@ -226,18 +226,17 @@ def _downloads(here: Here, closed: Closing) -> None:
             disabled=not closed.n_approved + closed.n_edited,
             help="Or edited, and which verified again.",
         )
-        is_archive = name == "hf"
         st.download_button(
             "Download",
             data=lambda: _export(here, name, only_approved=only_approved),
-            file_name=f"samples{'.zip' if is_archive else FORMATS[name]}",
-            mime="application/zip" if is_archive else "application/octet-stream",
+            file_name="samples.zip",
+            mime="application/zip",
             key="fv_synthesis_download",
             icon=":material/download:",
             on_click="ignore",
             disabled=closed.n_accepted == closed.n_rejected or not _has_format(here, name, only_approved=only_approved),
-            help="All verified texts of this workspace that nobody rejected, each with where it comes from: what "
-            f"`facviz export samples --format {name}` writes.",
+            help="All verified texts of this workspace that nobody rejected, each with where it comes from, "
+            f"and a manifest with checksums: what `facviz export samples --format {name}` writes.",
             width="stretch",
         )
         if not _has_format(here, name, only_approved=only_approved):
@@ -257,9 +256,7 @@ def _downloads(here: Here, closed: Closing) -> None:
 
 def _export(here: Here, name: str, *, only_approved: bool) -> bytes:
     files, _ = sample_files(here.database, name, only_approved=only_approved)
-    if name == "hf":
-        return packed(files)
-    return next(content for file, content in files.items() if file != MANIFEST)
+    return packed(files)
 
 
 def _why_not(here: Here, name: str, *, only_approved: bool) -> str:
