@@ -126,6 +126,7 @@ def test_the_other_benches_are_measured(planted, documents):
         8,
     )  # fmt: skip
     assert record["settings"]["n_candidates"] == 2 * (4 + 4)
+    assert 0 < record["settings"]["n_verified_alone"] < 8
     check_record(bench_spans(planted, planted, documents, d_sae=300, l0=8, n_reference=3, n_pairs=2), 20)
     check_record(bench_step(d_in=24, d_sae=96, k=4, batch_tokens=64, n_pairs=2), 4)
     check_record(bench_decode(d_in=24, d_sae=96, k=4, n_tokens=64, n_calls=2, n_pairs=2), 10)
