@@ -26,8 +26,8 @@ from facviz.synthesis.fluency import FluencyGate, FluencyRange, Surprise
 from facviz.synthesis.formats import format_of
 from facviz.synthesis.gates import TextGates
 from facviz.synthesis.labelling import LabelGate
-from facviz.synthesis.likeness import LikenessGate, Vectors
-from facviz.synthesis.sample_gates import SampleGates
+from facviz.synthesis.likeness import LikenessGate, NoLikenessGate, Vectors
+from facviz.synthesis.sample_gates import Gate, SampleGates
 
 if TYPE_CHECKING:
     from facviz.activations import SaeEncoder
@@ -112,9 +112,8 @@ def build_gates(
     copying = CopyGate(encoder, peak_place(encoder), text.is_formula, config.anti_copy)
     fluency = FluencyGate(surprise, partial(_fluency_range, session, surprise, corpora, task.roles))
     breadth = BreadthGate(gap.anchor, gap.anchor_tokens, gap.act_threshold)
-    embedder = find_embedder() if config.embedding_gate else None
-    likeness = [_likeness(session, corpora, embedder)] if embedder is not None else []
-    after = SampleGates((copying, *likeness, fluency, breadth), judge, {"fluency": fluency, "breadth": breadth})
+    likeness = _likeness(session, corpora) if config.embedding_gate else NoLikenessGate("left out")
+    after = SampleGates((copying, likeness, fluency, breadth), judge, {"fluency": fluency, "breadth": breadth})
     for sample in samples:
         text.accept(sample)
         after.accept(sample)
@@ -162,7 +161,11 @@ def find_embedder() -> Embedder | None:
     return SentenceTransformerEmbedder() if installed else None
 
 
-def _likeness(session: Session, corpora: Corpora, embedder: Embedder) -> LikenessGate:
+def _likeness(session: Session, corpora: Corpora) -> Gate:
+    embedder = find_embedder()
+    if embedder is None:
+        return NoLikenessGate("not installed")
+
     def known() -> Vectors:
         return np.concatenate([_vectors(session, corpus, embedder) for corpus in corpora.known])
 

@@ -102,7 +102,7 @@ def _as_strict_as(gates: Mapping[str, Any]) -> SynthesisConfig:
     """Settings of the gates by what they recorded; the defaults for a candidate that no such gate saw."""
     if "anti_copy" not in gates:
         return SynthesisConfig()
-    return SynthesisConfig(anti_copy=gates["anti_copy"], embedding_gate="near_cosine" in gates)
+    return SynthesisConfig(anti_copy=gates["anti_copy"], embedding_gate=gates.get("near_cosine") is not None)
 
 
 def _edited(row: Mapping[str, Any], sample: Parsed, act: float, peak: int, gates: Mapping[str, Any]) -> Candidate:

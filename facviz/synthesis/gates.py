@@ -79,11 +79,13 @@ class TextGates:
         """Measures, and the reason for rejection or None; `shown` are the texts the generator saw."""
         words, seen = words_of(text), [words_of(s) for s in shown]
         near, _ = self._near.nearest(words)
+        leak = next((name for name, found in self._evaluation.items() if found.holds(words)), None)
         gates: dict[str, Any] = {
             "n_words": len(words),
             "copied_words": longest_shared_run(words, seen),
             "distinct_trigrams": distinct_trigrams(words),
             "near_jaccard": round(near, 4),
+            "evaluation_overlap": (leak or "") if self._evaluation else None,
         }
         artefact = artefact_in(text)
         if artefact is not None:
@@ -92,7 +94,6 @@ class TextGates:
             return gates, "length"
         if normalised(text) in self._known:
             return gates, "duplicate"
-        leak = next((name for name, found in self._evaluation.items() if found.holds(words)), None)
         if leak is not None:
             return gates, overlaps(leak)
         size = min(COPY_RUN_WORDS, len(words))

@@ -77,5 +77,25 @@ class LikenessGate:
         return np.concatenate(self._accepted_vectors) if self._accepted_vectors else np.empty((0, 0), np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class NoLikenessGate:
+    """Stands in for the other where texts are compared by their words alone, so that every candidate says why."""
+
+    why: str
+
+    def check(
+        self,
+        brief: FeatureBrief,  # noqa: ARG002 - nothing is looked at
+        candidate: Candidate,  # noqa: ARG002
+        shown: Sequence[str],  # noqa: ARG002
+        alone: Encoded,  # noqa: ARG002
+    ) -> tuple[dict[str, Any], str | None]:
+        """No cosine, and in place of the embedder why there is none."""
+        return {"near_cosine": None, "embedder": self.why}, None
+
+    def accept(self, text: str) -> None:
+        """Nothing is compared with it."""
+
+
 def _nearest(vectors: Vectors, vector: Vectors) -> float:
     return float((vectors @ vector).max()) if len(vectors) else 0.0

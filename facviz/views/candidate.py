@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from facviz.store.queries import Queries
+from facviz.synthesis.gates import EVALUATION_RUN_WORDS, overlaps
 from facviz.synthesis.plan import VERIFICATION_MARGIN
 from facviz.views.format import UNKNOWN, count, count_of, number, percent, short, visible
 from facviz.views.plan import STRATEGIES
@@ -92,11 +93,18 @@ class Compared:
 def gate_list(row: Row) -> list[Gate]:
     """Every gate a candidate met, in the order they were asked, each with what it measured."""
     gates, reason = gates_of(row), row.get("reject_reason")
-    fails = _FAILS.get(str(reason), str(reason).replace(" ", "_")) if reason else ""
+    fails = _failed(str(reason), gates) if reason else ""
     found = [_gate(name, gates, row, fails) for name in gates if name not in _NOT_GATES]
     if reason and all(gate.passed for gate in found):
         found.append(Gate("Turned down", REASONS.get(str(reason), str(reason)), passed=False))
     return found
+
+
+def _failed(reason: str, gates: Row) -> str:
+    """The gate that gave a reason."""
+    if reason.startswith(overlaps("")):
+        return "evaluation_overlap" if gates.get("evaluation_overlap") else "near_cosine"
+    return _FAILS.get(reason, reason.replace(" ", "_"))
 
 
 def _gate(name: str, gates: Row, row: Row, fails: str) -> Gate:
@@ -140,8 +148,18 @@ def _near(gates: Row, row: Row) -> str:
     return f"shares {percent(gates['near_jaccard'])} of its word triples with the nearest known text"
 
 
+def _tests(gates: Row, row: Row) -> str:
+    del row
+    found = gates["evaluation_overlap"]
+    if found is None:
+        return "there is no evaluation set to hold it against"
+    return f"stands in part in {found}" if found else f"no {EVALUATION_RUN_WORDS} words in a row of an evaluation set"
+
+
 def _meaning(gates: Row, row: Row) -> str:
     del row
+    if gates["near_cosine"] is None:
+        return f"compared by words alone; the embedding model was {gates.get('embedder') or 'left out'}"
     leak = gates.get("evaluation_cosine")
     beside = f", {number(leak)} to the nearest of an evaluation set" if leak is not None else ""
     return f"cosine {number(gates['near_cosine'])} to the nearest known text{beside}"
@@ -188,6 +206,7 @@ _GATES: dict[str, tuple[str, Callable[[Row, Row], str]]] = {
     "copied_words": ("Copying", _copying),
     "distinct_trigrams": ("Repetition", _repetition),
     "near_jaccard": ("New words", _near),
+    "evaluation_overlap": ("Not in a test", _tests),
     "verified_act": ("Read alone", _alone),
     "masked_act": ("Not by copying", _masked),
     "near_cosine": ("New meaning", _meaning),

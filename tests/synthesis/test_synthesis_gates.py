@@ -78,7 +78,7 @@ def test_a_run_that_enough_texts_of_the_corpus_share_is_no_copy_and_a_rarer_one_
     assert len(corpus) == FORMULA_TEXTS
     shown = corpus[:1]
     assert TextGates(corpus).check(f"{opening} but no cake", shown) == (
-        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0, "near_jaccard": 0.5},
+        {"n_words": 11, "copied_words": 8, "distinct_trigrams": 1.0, "near_jaccard": 0.5, "evaluation_overlap": None},
         None,
     )
     assert TextGates(corpus[:2] * 5).check(f"{opening} but no cake", shown)[1] == "copied"
@@ -125,7 +125,7 @@ def test_a_formula_is_what_enough_different_texts_hold_word_by_word(corpus, run)
 def test_a_text_that_goes_round_in_circles_is_repetitive():
     circle, straight = "over and over and over and over", "over and over again and so on"
     assert TextGates([]).check(circle, ()) == (
-        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4, "near_jaccard": 0.0},
+        {"n_words": 7, "copied_words": 0, "distinct_trigrams": 0.4, "near_jaccard": 0.0, "evaluation_overlap": None},
         "repetitive",
     )
     assert TextGates([]).check(straight, ())[1] is None
@@ -192,6 +192,8 @@ def test_a_short_evaluation_text_is_looked_for_whole_and_a_greeting_is_not():
     assert gates.check("tell me how do I bake bread at home", ())[1] == "overlaps evaluation set test"
     assert gates.check("hi there friend how are you today", ())[1] is None
     assert gates.check("Hi there, friend!", ())[1] == "overlaps evaluation set test"
+    assert gates.check("Hi there, friend!", ())[0]["evaluation_overlap"] == "test"
+    assert gates.check("Good evening to all", ())[0]["evaluation_overlap"] == ""  # looked for and not found
 
 
 def test_honest_messages_of_the_demos_themes_pass_beside_all_the_others():

@@ -231,6 +231,17 @@ def test_measures_are_said_with_their_limits(database, run):
         "On task": "maybe by m, which also wrote it: <b>why",
     }
     assert "<b>why" not in gates_html(gate_list({**row, "gates": json.dumps(gates)}))
+    told = [(overlap, cosine) for overlap in ("", "test") for cosine in (None, 0.97)]
+    for overlap, cosine in told:
+        found = {"evaluation_overlap": overlap, "near_cosine": cosine, "embedder": "not installed"}
+        turned_down = {**row, "gates": json.dumps(found), "reject_reason": "overlaps evaluation set test"}
+        failed = [g.name for g in gate_list(turned_down) if not g.passed]
+        assert failed == (["Not in a test"] if overlap else ["New meaning"])
+        words = {g.name: g.words for g in gate_list(turned_down)}
+        assert words["Not in a test"] == (
+            "stands in part in test" if overlap else "no 13 words in a row of an evaluation set"
+        )
+        assert ("not installed" in words["New meaning"]) == (cosine is None)
     unknown = {"masked_act": None, "perplexity": None, "perplexity_range": None, "n_features": 1}
     words = {g.name: g.words for g in gate_list({**row, "gates": json.dumps(unknown)})}
     assert words["Not by copying"] == "no words were copied"
