@@ -16,12 +16,13 @@ from facviz.records import Candidate, Message
 from facviz.synthesis.evidence import one_line
 from facviz.synthesis.formats import Parsed, SampleFormat
 from facviz.synthesis.formats.examples import examples_of
-from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE
+from facviz.synthesis.guided import CONTRAST_TEMPLATE, GUIDED_TEMPLATE, shown_spans, times_the_bar
 from facviz.synthesis.pairs import WORDS_SHOWN
 from facviz.synthesis.plan import FeatureBrief
 from facviz.synthesis.safety import is_withheld
 
 JSON_SYSTEM, JSON_ITEM, JSON_PAIR = "synthesize_json_system.v1", "synthesize_json_item.v1", "synthesize_json_pair.v1"
+JSON_EVIDENCE = "synthesize_json_evidence.v1"
 LAYOUT_SYSTEM, LAYOUT_ITEM = "synthesize_layout_system.v1", "synthesize_layout_item.v1"
 _NO_EXPLANATION, _NO_WORDS, _NOTHING = "what the passages have in common", "those of the passages", "(none)"
 
@@ -39,14 +40,22 @@ class Framed:
     """Template of the request, for the record."""
 
 
-def framed(brief: FeatureBrief, pair: tuple[Candidate, Candidate] | None = None, *, has_schema: bool) -> Framed | None:
+def framed(
+    brief: FeatureBrief,
+    pair: tuple[Candidate, Candidate] | None = None,
+    *,
+    has_schema: bool,
+    is_guided: bool = False,
+) -> Framed | None:
     """What to send for one sample of the brief's format; `pair` is the strong and the weak one of step 1.
 
-    None where the sample is one text and the model takes no schema: that is asked for without any frame.
+    In step 2 (`is_guided`) without a pair a model that takes a schema is told which span was measured to fit best; one
+    that does not has seen all of them and would copy one that is quoted again. None where the sample is one text and
+    the model takes no schema: that is asked for without any frame.
     """
     form = brief.format
     if has_schema:
-        return _with_schema(brief, form, pair)
+        return _with_schema(brief, form, pair, is_guided=is_guided)
     return _in_layout(brief, form, pair) if form.labels else None
 
 
@@ -55,10 +64,12 @@ def frame_templates(form: SampleFormat, *, has_schema: bool) -> list[str]:
     if not has_schema and not form.labels:
         return []
     own = [form.rules_template, *([form.examples_template] if form.examples_template else [])]
-    return own + ([JSON_SYSTEM, JSON_ITEM, JSON_PAIR] if has_schema else [LAYOUT_SYSTEM, LAYOUT_ITEM])
+    return own + ([JSON_SYSTEM, JSON_ITEM, JSON_PAIR, JSON_EVIDENCE] if has_schema else [LAYOUT_SYSTEM, LAYOUT_ITEM])
 
 
-def _with_schema(brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate, Candidate] | None) -> Framed:
+def _with_schema(
+    brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate, Candidate] | None, *, is_guided: bool
+) -> Framed:
     examples = [e.sample for e in examples_of(form)]
     written = [_json(form.as_json(e)) for e in examples]
     spans = _evidence(brief)
@@ -69,11 +80,16 @@ def _with_schema(brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate,
         examples="\n".join(written) or _NOTHING,
         fields=", ".join(form.schema["required"]),
     )
-    more, shown = [], [*spans, *(e.text for e in examples)]
+    more, shown, template = [], [*spans, *(e.text for e in examples)], JSON_ITEM
     if pair:
+        template = JSON_PAIR
         strong, weak = (_json(form.as_json(_sample(form, candidate))) for candidate in pair)
         more.append(render(JSON_PAIR, strong=strong, weak=weak))
         shown += [candidate.text for candidate in pair]
+    elif is_guided and (strongest := shown_spans(brief)[-1:]):
+        template = JSON_EVIDENCE
+        best = json.dumps(one_line(strongest[0]), ensure_ascii=False)
+        more.append(render(JSON_EVIDENCE, strong=best, times=times_the_bar(strongest[0], brief)))
     item = render(
         JSON_ITEM,
         explanation=brief.explanation or _NO_EXPLANATION,
@@ -82,7 +98,7 @@ def _with_schema(brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate,
         more="\n".join(more),
     )
     messages = (Message("system", system), Message("user", item))
-    return Framed(messages, tuple(shown), form.schema, form.max_json_tokens, JSON_PAIR if pair else JSON_ITEM)
+    return Framed(messages, tuple(shown), form.schema, form.max_json_tokens, template)
 
 
 def _in_layout(brief: FeatureBrief, form: SampleFormat, pair: tuple[Candidate, Candidate] | None) -> Framed:

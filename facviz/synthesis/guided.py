@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from facviz.prompts import render
@@ -20,12 +19,11 @@ EVIDENCE_TEMPLATE = "synthesize_evidence.v1"
 
 @dataclass(frozen=True, slots=True)
 class Guided:
-    """The conversation that asks for step-2 candidates, the texts it shows, and what stands in for a pair."""
+    """The conversation that asks for step-2 candidates, the texts it shows, and the template of its request."""
 
     messages: tuple[Message, ...]
     shown: tuple[str, ...]
     prompt: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 def guided_messages(brief: FeatureBrief, strong: Candidate | None, weak: Candidate | None) -> Guided:
@@ -55,17 +53,32 @@ def _by_evidence(brief: FeatureBrief) -> Guided:
     It is evidence alone: it has no candidate id, no invented score, and never counts as a candidate or as half of a
     pair (known defects 5 and 29). A feature without any span that may be shown is asked for as in step 1.
     """
-    spans = sorted((s for s in brief.spans if not is_withheld(shown_text(s))), key=lambda s: (s.act, -s.rank))
+    spans = shown_spans(brief)
     request = request_text(brief)
     if not spans:
-        return Guided((system_message(brief), Message("user", request)), (), REQUEST_TEMPLATE, {"spans": 0})
+        return Guided((system_message(brief), Message("user", request)), (), REQUEST_TEMPLATE)
     turns = [system_message(brief)]
     for span in spans:
         turns += [Message("user", request), Message("assistant", shown_text(span))]
-    times = f"{spans[-1].act / brief.bar:.1f}" if brief.bar > 0 else "many"
+    times = times_the_bar(spans[-1], brief)
     turns.append(Message("user", render(EVIDENCE_TEMPLATE, request=request, times=times)))
-    evidence = {"spans": len(spans), "strongest": _origin(spans[-1])}
-    return Guided(tuple(turns), tuple(map(shown_text, spans)), EVIDENCE_TEMPLATE, evidence)
+    return Guided(tuple(turns), tuple(map(shown_text, spans)), EVIDENCE_TEMPLATE)
+
+
+def shown_spans(brief: FeatureBrief) -> list[Span]:
+    """Anchor spans that may be shown, the strongest last."""
+    return sorted((s for s in brief.spans if not is_withheld(shown_text(s))), key=lambda s: (s.act, -s.rank))
+
+
+def evidence_of(brief: FeatureBrief) -> dict[str, Any]:
+    """What stands in for a pair, for the record: how many spans, and the strongest with what was measured."""
+    spans = shown_spans(brief)
+    return {"spans": len(spans)} | ({"strongest": _origin(spans[-1])} if spans else {})
+
+
+def times_the_bar(span: Span, brief: FeatureBrief) -> str:
+    """The measured activation of a span, in words of a prompt."""
+    return f"{span.act / brief.bar:.1f}" if brief.bar > 0 else "many"
 
 
 def _origin(span: Span) -> dict[str, Any]:

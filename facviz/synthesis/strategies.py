@@ -24,7 +24,7 @@ from facviz.config import SynthesisConfig
 from facviz.records import Candidate, ContrastivePair, Message, PairState, SteeringVector
 from facviz.synthesis.axes import AXES, AXES_OF_FORMS
 from facviz.synthesis.framing import Framed, framed
-from facviz.synthesis.guided import CONTRAST_TEMPLATE, EVIDENCE_TEMPLATE, GUIDED_TEMPLATE, guided_messages
+from facviz.synthesis.guided import CONTRAST_TEMPLATE, EVIDENCE_TEMPLATE, GUIDED_TEMPLATE, evidence_of, guided_messages
 from facviz.synthesis.pairs import REQUEST_TEMPLATE, STEP_ONE, SYSTEM_TEMPLATE, make_pair, pair_messages
 from facviz.synthesis.plan import FeatureBrief
 
@@ -124,12 +124,13 @@ class Paired:
         pair = self.pair(brief, turn.tried)
         by_id = {c.candidate_id: c for c in turn.tried}
         strong, weak = by_id.get(pair.strong_id or ""), by_id.get(pair.weak_id or "")
-        frame = framed(brief, (strong, weak) if strong and weak else None, has_schema=self.has_schema)
-        if frame is not None:  # its spans stand there as evidence with and without a pair
-            notes = {} if pair.state is PairState.PAIRED else {"evidence": {"pair": str(pair.state)}}
+        is_paired = pair.state is PairState.PAIRED
+        notes = {} if is_paired else {"evidence": {"pair": str(pair.state), **evidence_of(brief)}}
+        sides = (strong, weak) if strong and weak else None
+        frame = framed(brief, sides, has_schema=self.has_schema, is_guided=True)
+        if frame is not None:
             return [_in_frame(brief, frame, turn.size, notes)]
         guided = guided_messages(brief, strong, weak)
-        notes = {} if pair.state is PairState.PAIRED else {"evidence": {"pair": str(pair.state), **guided.evidence}}
         return [Prompted(guided.messages, turn.size, guided.prompt, guided.shown, notes=notes)]
 
     def pair(self, brief: FeatureBrief, tried: Sequence[Candidate]) -> ContrastivePair:

@@ -12,8 +12,9 @@ from facviz.prompts import load_task, template_text
 from facviz.records import Candidate
 from facviz.synthesis.formats import FORMATS, Parsed, format_of
 from facviz.synthesis.formats.examples import examples_of
-from facviz.synthesis.framing import JSON_ITEM, JSON_PAIR, LAYOUT_ITEM, frame_templates, framed
+from facviz.synthesis.framing import JSON_EVIDENCE, JSON_ITEM, JSON_PAIR, LAYOUT_ITEM, frame_templates, framed
 from facviz.synthesis.guided import GUIDED_TEMPLATE
+from facviz.synthesis.strategies import Paired, Turn
 
 TASKS = ("helpfulness", "instruction_following", "survival_instinct", "sycophancy", "topic", "toxicity")
 IN_LAYOUT = ("helpfulness", "instruction_following", "survival_instinct", "sycophancy")
@@ -114,6 +115,33 @@ def test_a_provider_with_json_sees_both_items_as_the_objects_it_should_write(bri
     assert all(isinstance(sample, Parsed) for sample in samples)
     assert asked.prompt == JSON_PAIR
     assert {strong.text, weak.text} <= set(asked.shown)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_defect_29_without_a_pair_a_provider_is_told_which_passage_fitted_best_and_how_well_it_was_measured(
+    brief_of, task
+):
+    brief = brief_of(task)
+    strongest = max(brief.spans, key=lambda span: span.act)
+    asked = framed(brief, has_schema=True, is_guided=True)
+    item = asked.messages[-1].content
+    assert asked.prompt == JSON_EVIDENCE
+    assert f"at {strongest.act / brief.bar:.1f} times the bar" in item
+    assert item.index("times the bar") < item.rindex(json.dumps(strongest.text))  # named once more, after its measure
+    assert strongest.text in asked.shown  # so a copy is turned down
+    assert "Two earlier items" not in item
+    bare = framed(dataclasses.replace(brief, spans=()), has_schema=True, is_guided=True)
+    assert (bare.prompt, "times the bar" in bare.messages[-1].content) == (JSON_ITEM, False)
+
+
+@pytest.mark.parametrize("task", IN_LAYOUT)
+def test_without_a_pair_the_record_names_the_strongest_passage_in_every_format(brief_of, task):
+    brief = brief_of(task)
+    for has_schema in (True, False):
+        [asked] = Paired(0.1, has_schema=has_schema).prompts(brief, Turn("guided", 0, 4))
+        evidence = asked.notes["evidence"]
+        assert (evidence["pair"], evidence["spans"]) == ("none_active", len(brief.spans))
+        assert evidence["strongest"]["act"] == max(span.act for span in brief.spans)
 
 
 @pytest.mark.parametrize("has_schema", [True, False])

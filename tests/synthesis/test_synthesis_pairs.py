@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facviz.records import Candidate, PairState
-from facviz.synthesis.guided import guided_messages
+from facviz.synthesis.guided import evidence_of, guided_messages
 from facviz.synthesis.pairs import STEP_ONE, make_pair, pair_messages, request_text
 from facviz.synthesis.plan import FeatureBrief
 
@@ -80,11 +80,12 @@ def test_no_candidates_at_all_is_none_active():
 
 def test_defect_29_step_two_without_a_pair_ends_on_the_strongest_span_with_what_was_measured_of_it(brief):
     strong, weak = brief.spans[0], dataclasses.replace(brief.spans[1], act=0.7)
-    told = guided_messages(dataclasses.replace(brief, spans=(strong, weak)), None, candidate(1.0, 0))
+    shown = dataclasses.replace(brief, spans=(strong, weak))
+    told = guided_messages(shown, None, candidate(1.0, 0))
     assert [m.content for m in told.messages if m.role == "assistant"] == [weak.text, strong.text]
     assert told.messages[-1].content.startswith("Yes, that fits best: measured at 3.8 times the bar.")  # 2 / 0.525
     assert told.messages[-1].content.endswith(request_text(brief))
-    assert told.evidence == {
+    assert evidence_of(shown) == {
         "spans": 2,
         "strongest": {"anchor_doc": strong.doc_no, "peak_token": strong.peak_token, "act": 2.0},
     }
@@ -94,9 +95,10 @@ def test_defect_29_step_two_without_a_pair_ends_on_the_strongest_span_with_what_
 def test_step_two_without_a_pair_or_a_span_asks_as_step_one_does(brief):
     hidden = dataclasses.replace(brief.spans[0], tokens=("an explicit", " mirror", " for a minor"))
     for spans in ((), (hidden,)):
-        told = guided_messages(dataclasses.replace(brief, spans=spans), None, None)
+        bare = dataclasses.replace(brief, spans=spans)
+        told = guided_messages(bare, None, None)
         assert [m.role for m in told.messages] == ["system", "user"]
-        assert (told.shown, told.evidence) == ((), {"spans": 0})
+        assert (told.shown, evidence_of(bare)) == ((), {"spans": 0})
 
 
 def test_what_was_shown_is_known_to_the_copy_gate(brief):
