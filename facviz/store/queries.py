@@ -104,6 +104,10 @@ NAMED_QUERIES = {
     "themes_of": """
         SELECT feature_id, max(theme) AS theme FROM relevance WHERE sae_id = $sae_id AND task = $task AND theme <> ''
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) GROUP BY feature_id ORDER BY feature_id""",
+    "clusters_of": """
+        SELECT m.feature_id, c.name AS theme FROM feature_map m JOIN feature_cluster c USING (sae_id, cluster)
+        WHERE m.sae_id = $sae_id AND c.name <> '' AND m.feature_id IN (SELECT unnest($ids::INTEGER[]))
+        ORDER BY m.feature_id""",
     "strongest_spans": """
         SELECT * FROM span WHERE sae_id = $sae_id AND dataset_id = $dataset_id
             AND feature_id IN (SELECT unnest($ids::INTEGER[]))

@@ -21,6 +21,7 @@ from facviz.views.loop import coverage_runs, describe_threshold
 from facviz.views.missing import NO_THEME, explanations
 from facviz.views.samples import reason_words
 from facviz.views.synthesis import Closing, closing
+from facviz.views.targets import groups_by_feature
 
 Row = Mapping[str, Any]
 MAX_SAMPLES = 60
@@ -54,7 +55,8 @@ def stakeholder_report(queries: Queries, manifest: Manifest, coverage_id: str = 
     run = {**runs[-1], "details": json.loads(runs[-1]["details"])}
     task, live, question = _measured(queries, run)
     filled, tried = filled_and_tried(queries, question, live)
-    shares = theme_shares(task.theme, live, filled, tried, NO_THEME)
+    themes = task.theme or groups_by_feature(queries, run["sae_id"], live.target.tolist())
+    shares = theme_shares(themes, live, filled, tried, NO_THEME)
     closed = closing(queries, run, manifest.latest_done("synthesize"))
     samples = [r for r in queries.rows("sample_records") if r["coverage_id"] == run["coverage_id"]]
     evaluations = [e for e in list_evaluations(manifest).values() if e["coverage_id"] == run["coverage_id"]]

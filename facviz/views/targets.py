@@ -111,9 +111,15 @@ def beyond_anchor(queries: Queries, closed: Closing, ids: Sequence[int]) -> froz
 
 
 def themes_by_feature(queries: Queries, closed: Closing) -> dict[int, str]:
-    """Theme of each missing feature that has one."""
+    """Theme of each missing feature that has one: its label's, or where no label tells themes its group on the map."""
     run, ids = closed.run, [cell.feature_id for cell in closed.cells]
     rows = queries.rows("themes_of", task=run["task"], sae_id=run["sae_id"], ids=ids) if ids else []
+    return {row["feature_id"]: row["theme"] for row in rows} or groups_by_feature(queries, run["sae_id"], ids)
+
+
+def groups_by_feature(queries: Queries, sae_id: str, ids: Sequence[int]) -> dict[int, str]:
+    """Name of each feature's group on the map, after its explanations; empty before `facviz map` ran."""
+    rows = queries.rows("clusters_of", sae_id=sae_id, ids=list(ids)) if len(ids) else []
     return {row["feature_id"]: row["theme"] for row in rows}
 
 

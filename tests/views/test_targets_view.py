@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import pytest
 
 from facviz.store.events import candidate_of
+from facviz.store.manifest import Scope
+from facviz.store.schema import rows_to_arrow
 from facviz.views.coverage import coverage_runs
+from facviz.views.html_page import html_text
+from facviz.views.report import stakeholder_report
 from facviz.views.synthesis import closing
 from facviz.views.targets import MOST_RELEVANT, Wanted, beyond_anchor, find_targets, target_rows
 
@@ -51,6 +56,31 @@ def test_the_order_is_by_relevance_or_by_documents_of_the_anchor_set(database, c
     by_docs = sorted(missing, key=lambda r: (-r["n_anchor_docs"], r["feature_id"]))
     found = find_targets(database, closed, Wanted(state="all", order="gain"))
     assert found.ids == tuple(r["feature_id"] for r in by_docs)
+
+
+def test_where_labels_tell_no_themes_the_groups_of_the_map_do(database, closed, missing):
+    assert find_targets(database, closed, Wanted()).themes == {}
+    sae_id, manifest = closed.run["sae_id"], database.workspace.manifest
+    names = {0: "drums & more", 1: "<b>food</b>"}
+    places = [{"feature_id": f, "cluster": f % 3 - 1} for f in range(26)]  # -1 is in no group
+    for table, rows in (
+        ("feature_map", [{"sae_id": sae_id, "umap_x": 0.0, "umap_y": 0.0, **row} for row in places]),
+        ("feature_cluster", [{"sae_id": sae_id, "cluster": c, "name": n, "n_features": 9} for c, n in names.items()]),
+    ):
+        scope = Scope(table, sae_id, "1")
+        manifest.write_shard(scope, table, "0", rows_to_arrow(table, rows))
+        manifest.mark_done(scope, {})
+    database.sync()
+    group_of = {r["feature_id"]: names.get(r["cluster"], "no theme") for r in places}
+    found = find_targets(database, closed, Wanted(state="all"))
+    assert found.themes == Counter(group_of[r["feature_id"]] for r in missing)
+    theme = names[1]
+    narrowed = find_targets(database, closed, Wanted(state="all", theme=theme))
+    assert narrowed.ids == tuple(r["feature_id"] for r in missing if group_of[r["feature_id"]] == theme)
+    [row] = target_rows(database, closed, narrowed.ids[:1])
+    assert row.theme == theme
+    page, _ = stakeholder_report(database, database.workspace.manifest)
+    assert html_text(theme) in page
 
 
 class Weaker:
