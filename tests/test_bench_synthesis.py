@@ -154,6 +154,21 @@ def test_the_program_writes_its_record_and_section_and_resumes(study, work, arms
     )
 
 
+@pytest.mark.slow
+def test_the_small_run_fills_missing_features_of_the_demo_with_the_packaged_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(synthesis_studies, "choose_progress", lambda quiet: _Silent())
+    out = tmp_path / "small.json"
+    assert program.main(["--small", "--work", str(tmp_path), "--out", str(out), "--arms", "one-step", "plain"]) == 0
+    [study] = json.loads(out.read_text())["studies"].values()
+    one_step, plain = study["arms"]["one-step"], study["arms"]["plain"]
+    assert (study["n_targets"], one_step["n_drawn"], plain["n_drawn"]) == (8, 64, 64)
+    assert study["generator"].startswith("local/")
+    covered = [arm["missing_coverage"]["with gate"]["1"]["value"] for arm in (one_step, plain)]
+    assert covered[0] >= 0.25  # two of eight; aimed texts of that model cover three quarters
+    assert covered[0] > covered[1]
+    assert "### " in capsys.readouterr().out
+
+
 class _Silent:
     def update(self, *_):
         pass

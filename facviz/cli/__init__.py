@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from facviz.cli.parser import build_parser
+from facviz.cli.progress import say
 from facviz.errors import FacvizError
 from facviz.heap import freed_memory_kept
 from facviz.jobs import JobReport
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FacvizError as error:
         return _could_not_run(report, " ".join(str(error).splitlines()))
     except (KeyboardInterrupt, _Stopped):
-        print("facviz: stopped; run the same command again to continue where it was.", file=sys.stderr)
+        say("stopped; run the same command again to continue where it was.")
         report.stopped()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,7 +70,7 @@ def _run(argv: Sequence[str] | None, report: JobReport) -> int:
 
 
 def _could_not_run(report: JobReport, sentence: str) -> int:
-    print(f"facviz: {sentence}", file=sys.stderr)
+    say(sentence)
     report.failed(sentence)
     return 2
 

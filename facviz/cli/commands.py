@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from facviz.cli.doctor import examine
-from facviz.cli.progress import LockWait, choose_progress
+from facviz.cli.progress import LockWait, choose_progress, say
 from facviz.config import (
     BackboneConfig,
     CaptureConfig,
@@ -55,6 +55,7 @@ from facviz.pipeline.evaluation_inputs import find_run
 from facviz.pipeline.session import Session, sae_row
 from facviz.store.database import rebuild_database
 from facviz.store.workspace import Workspace, open_workspace
+from facviz.synthesis.safety import safety_note
 
 Result = tuple[dict[str, Any], int]
 T = TypeVar("T")
@@ -123,6 +124,7 @@ def _seeded(config: RunConfig, rng_seed: int | None) -> RunConfig:
 def _run(arguments: argparse.Namespace) -> Result:
     config = _seeded(load_run_config(user_path(arguments.config)), arguments.rng_seed)
     workspace = Workspace.create(_workspace_path(arguments))
+    say("" if arguments.quiet else safety_note(config.task, config.synthesis.provider))
     with _locked(arguments, workspace):
         return run.run_loop(Session(workspace, config.backbone, choose_progress(arguments.quiet)), config), 0
 
@@ -260,6 +262,7 @@ def _synthesize(arguments: argparse.Namespace) -> Result:
     coverage_config = _from_flags(CoverageConfig, arguments)
     left_out = {n: False for n in ("axes", "anti_copy", "embedding_gate") if getattr(arguments, f"no_{n}")}
     config = _from_flags(SynthesisConfig, arguments, **left_out)
+    say("" if arguments.quiet else safety_note(arguments.task, config.provider))
     workspace = open_workspace(_workspace_path(arguments))
     with _locked(arguments, workspace):
         session, sae_id = _sae_session(arguments, workspace)

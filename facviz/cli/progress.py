@@ -12,6 +12,12 @@ LOG_SECONDS = 15.0
 JOB_SECONDS = 0.5
 
 
+def say(sentence: str) -> None:
+    """A sentence that belongs to no result, on stderr; nothing where there is none."""
+    if sentence:
+        sys.stderr.write(f"facviz: {sentence}\n")
+
+
 class Pace:
     """How fast each stage is, since it was first heard of."""
 

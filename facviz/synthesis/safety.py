@@ -1,11 +1,15 @@
-"""What is never kept, shown or exported, whatever a corpus or a model holds: sexual content about minors.
+"""Tasks about harm: what is never kept, shown or exported, and what to know before such texts are written.
 
-A word list errs on the side of withholding. It is a floor under every strategy and provider, not a moderation system.
+Never kept, whatever a corpus or a model holds, is sexual content about minors. A word list errs on the side of
+withholding. It is a floor under every strategy and provider, not a moderation system.
 """
 
 from __future__ import annotations
 
 import re
+
+SAFETY_TASKS = ("toxicity", "survival_instinct")
+"""Tasks whose texts a paid provider may refuse to write."""
 
 _SEXUAL = re.compile(
     r"\b(?:sex\w*|porn\w*|erotic\w*|nude\w*|naked\w*|nsfw|explicit|horny|orgasm\w*|masturbat\w*|genital\w*|penis\w*|"
@@ -27,3 +31,12 @@ def is_withheld(text: str) -> bool:
     """Whether a text speaks of sex and of minors at once; such a text is replaced by nothing and counted."""
     words = " ".join(text.split())  # a line break within "high school" hides nothing
     return bool(_SEXUAL.search(words) and _MINOR.search(words))
+
+
+def safety_note(task: str, provider: str) -> str:
+    """What to know before texts of a safety task are written; "" for other tasks."""
+    if task not in SAFETY_TASKS:
+        return ""
+    if provider == "local":
+        return "A safety task: the local model writes, without operational detail; nothing leaves this machine."
+    return "A safety task: a paid provider may refuse it, and the feature ends as refused; the local model is usual."

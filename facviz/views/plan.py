@@ -15,8 +15,6 @@ from facviz.views.format import count, count_of, duration
 
 Run = Mapping[str, Any]
 
-SAFETY_TASKS = ("toxicity", "survival_instinct")
-"""Tasks whose texts a paid provider may refuse to write."""
 USUAL = SynthesisConfig()
 
 
@@ -167,15 +165,6 @@ def pace_of(jobs: Sequence[Any]) -> float | None:
         if done and job.result.get("n_candidates"):
             return float((job.ended_at - job.started_at) / job.result["n_candidates"])
     return None
-
-
-def safety_note(task: str, plan: Plan) -> str:
-    """What to know before texts of a safety task are written; "" for other tasks."""
-    if task not in SAFETY_TASKS:
-        return ""
-    if plan.provider == "local":
-        return "A safety task: the local model writes, without operational detail; nothing leaves this machine."
-    return "A safety task: a paid provider may refuse it, and the feature ends as refused; the local model is usual."
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,21 +270,10 @@ def test_the_flags_of_synthesize_reach_the_config_and_a_dry_run_writes_no_sample
     estimate = synthesis.estimate
     monkeypatch.setattr(synthesis, "estimate", lambda *given: seen.append(given[-1]) or estimate(*given))
     before = open_workspace(workspace).samples().num_rows
-    flags = [
-        "--strategy",
-        "one-step",
-        "--passes",
-        2,
-        "--order",
-        "gain",
-        "--no-axes",
-        "--no-anti-copy",
-        "--no-embedding-gate",
-        "--max-kl",
-        1.5,
-    ]
-    flags += ["--judge-provider", "openai", "--judge-model", "m", "--budget-usd", 0.5, "--concurrency", 3]
-    code, output, _ = facviz("synthesize", *COVERAGE[1:], "--threshold", 0.5, *flags, "--dry-run", "--json",
+    flags = ["--strategy", "one-step", "--passes", 2, "--order", "gain", "--max-kl", 1.5]
+    flags += ["--no-axes", "--no-anti-copy", "--no-embedding-gate", "--judge-provider", "openai", "--judge-model", "m"]
+    flags += ["--budget-usd", 0.5, "--concurrency", 3]
+    code, output, said = facviz("synthesize", *COVERAGE[1:], "--threshold", 0.5, *flags, "--dry-run", "--json",
                              "--max-features", 2, "--max-candidates", 8, "--workspace", workspace)  # fmt: skip
     told = json.loads(output)
     [config] = seen
@@ -292,5 +281,6 @@ def test_the_flags_of_synthesize_reach_the_config_and_a_dry_run_writes_no_sample
     assert told["n_calls"] == 2 * (16 + 8 + 8)  # the candidates of both steps, and once more in the second pass
     assert (config.passes, config.order, config.axes, config.anti_copy, config.max_kl) == (2, "gain", False, False, 1.5)
     assert not config.embedding_gate
+    assert "A safety task: the local model writes" in said
     assert (config.judge_provider, config.judge_model, config.budget_usd, config.concurrency) == ("openai", "m", 0.5, 3)
     assert open_workspace(workspace).samples().num_rows == before

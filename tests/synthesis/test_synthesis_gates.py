@@ -19,7 +19,7 @@ from facviz.synthesis.gates import (
     MIN_WORDS,
     TextGates,
 )
-from facviz.synthesis.safety import is_withheld
+from facviz.synthesis.safety import is_withheld, safety_note
 
 DEMO = Path(__file__).parents[2] / "data/demo/messages.jsonl"
 
@@ -207,3 +207,9 @@ def test_honest_messages_of_the_demos_themes_pass_beside_all_the_others():
     assert reasons[None] >= 0.97 * len(new)
     changed = [f"well {text}" for text in known[:50]]
     assert all(gates.check(text, ())[1] == "near duplicate" for text in changed if len(text.split()) > 10)
+
+
+def test_a_safety_task_says_who_writes_and_that_paid_providers_may_refuse():
+    assert "local model" in safety_note("toxicity", "local")
+    assert "may refuse" in safety_note("toxicity", "anthropic")
+    assert safety_note("topic", "anthropic") == ""

@@ -24,7 +24,6 @@ from facviz.views.plan import (
     pace_of,
     planned_arguments,
     projection,
-    safety_note,
 )
 
 
@@ -120,9 +119,3 @@ def test_a_feature_takes_as_many_candidates_as_its_steps_plan(strategy):
     base = STEPS["paper" if strategy == "paper" else "one-step"](config)
     planned = steered(config) if strategy in PUSHED else base
     assert plan.most_candidates == sum(step.n_candidates for step in planned.steps(config))
-
-
-def test_a_safety_task_says_who_writes_and_that_paid_providers_may_refuse():
-    assert "local model" in safety_note("toxicity", Plan())
-    assert "may refuse" in safety_note("toxicity", Plan(provider="anthropic"))
-    assert safety_note("topic", Plan()) == ""

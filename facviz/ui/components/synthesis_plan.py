@@ -13,6 +13,7 @@ from facviz.errors import InputError
 from facviz.jobs import list_jobs
 from facviz.llm.providers import set_up
 from facviz.store.workspace import open_workspace
+from facviz.synthesis.safety import safety_note
 from facviz.ui import state
 from facviz.ui.components.address import follow, plain_markdown
 from facviz.ui.components.explain_forms import cost_and_start
@@ -32,7 +33,6 @@ from facviz.views.plan import (
     pace_of,
     planned_arguments,
     projection,
-    safety_note,
 )
 
 
@@ -42,7 +42,7 @@ def plan_form(here: Here, run: Run, chosen: Sequence[int]) -> None:
         plan = _writer(_strategy(Plan()))
         plan = _amounts(plan)
         plan = _more(plan)
-        if note := safety_note(run["task"], plan):
+        if note := safety_note(run["task"], plan.provider):
             st.caption(f":material/shield: {plain_markdown(note)}")
         try:
             arguments = planned_arguments(run, chosen, plan)
