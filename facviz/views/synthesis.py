@@ -17,6 +17,9 @@ from facviz.views.missing import explanations
 _ENDS: tuple[CellState, ...] = ("budget", "refused", "exhausted", "filled")
 """Ends of a feature, each outweighing those before it."""
 
+_MOST_TOLD_APART = 5000
+"""Relevant features up to which four digits of FAC tell single ones apart."""
+
 Run = Mapping[str, Any]
 
 
@@ -61,6 +64,17 @@ class Closing:
         return (
             "At least this much: a missing feature counts where a verified text that nobody rejected was aimed at it."
         )
+
+    @property
+    def besides(self) -> str:
+        """Why FAC is higher than the squares say, in one sentence; "" where it is not, or is only a lower bound."""
+        n_anchor = int(self.run["n_anchor"])
+        if self.fac_after is None or not self.is_exact or n_anchor > _MOST_TOLD_APART:
+            return ""
+        n = round(self.fac_after * n_anchor) - (n_anchor - self.n_missing) - self.n_filled
+        if n <= 0:
+            return ""
+        return f"FAC also counts {count(n)} of the others, above δ in a text that was written for another feature."
 
 
 def closing(

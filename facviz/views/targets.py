@@ -10,7 +10,7 @@ from typing import Any
 from facviz.store.queries import Queries
 from facviz.synthesis.plan import sample_bar
 from facviz.views.charts import CellState
-from facviz.views.format import UNKNOWN, count, number
+from facviz.views.format import UNKNOWN, count_of, number
 from facviz.views.samples import share_words
 from facviz.views.synthesis import Closing
 
@@ -137,7 +137,7 @@ def target_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> list[T
             explanation=cells[f].label,
             theme=theme_of.get(f, ""),
             state=cells[f].state,
-            n_docs=count(rows[f]["n_anchor_docs"]),
+            n_docs=count_of(rows[f]["n_anchor_docs"], "text"),
             relevance=number(rows[f]["relevance_score"]),
             best=_best(bests.get(f), rows[f]),
             is_beyond_anchor=f in beyond,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +54,18 @@ def test_a_rejected_text_takes_its_feature_back_and_makes_the_figure_a_lower_bou
     assert closed.counted.startswith("At least")
     database.undo("ann", candidate_of(samples[0]["candidate_id"]))
     assert closing(database, run, summaries).fac_after == 1.0
+
+
+def test_what_a_text_activates_beside_its_target_is_said_where_fac_counts_more_than_the_squares(
+    database, run, summaries
+):
+    closed = closing(database, run, summaries)
+    assert closed.besides == ""
+    fewer = dataclasses.replace(closed, n_filled=10)
+    assert fewer.besides.startswith("FAC also counts 2 of the others, above δ in a text that was written for another")
+    assert dataclasses.replace(fewer, is_exact=False).besides == ""
+    assert dataclasses.replace(fewer, fac_after=None).besides == ""
+    assert dataclasses.replace(fewer, run={**run, "n_anchor": 60_000}).besides == ""
 
 
 def test_an_unfinished_synthesis_counts_its_targets_only(database, run):

@@ -135,7 +135,7 @@ def test_rows_say_what_a_feature_is_worth_and_how_near_a_text_came(database, clo
     candidates = database.rows("feature_bests", coverage_id=closed.run["coverage_id"])
     shares = {r["feature_id"]: r["share"] for r in candidates}
     for row, stored in zip(rows, missing):
-        assert row.n_docs == str(stored["n_anchor_docs"])
+        assert row.n_docs == f"{stored['n_anchor_docs']} texts"
         assert row.best == f"{shares[row.feature_id]:.2f} × δ"
 
 

@@ -220,6 +220,8 @@ def show_cells(here: Here, closed: Closing) -> None:
     st.plotly_chart(
         figure, theme=None, width="content", key="fv_synthesis_cells", config={"displayModeBar": False}, alt=alt
     )
+    if closed.besides:
+        st.caption(closed.besides)
 
 
 def show_writing(here: Here, closed: Closing, *, is_running: bool) -> None:

@@ -154,7 +154,7 @@ def _row(target: Target, chosen: Sequence[int], found: Targets) -> None:
             on_change=_pick,
             args=(target.feature_id, chosen, found),
         )
-        facts = [f"{target.n_docs} texts", f"relevance {target.relevance}"]
+        facts = [target.n_docs, f"relevance {target.relevance}"]
         facts = [escape(visible(target.theme))] * bool(target.theme) + facts
         facts += [f"best {target.best}"] * (target.best != UNKNOWN)
         facts += [BEYOND_ANCHOR] * target.is_beyond_anchor
