@@ -70,7 +70,7 @@ def evaluation_section(found: Record) -> list[str]:
         "\n".join(f"- {line}" for line in [*_correlations(found), *_left_out(found)]),
     ]
     if found["frontier"]:
-        parts += ["Fewer texts (AUPRC / missing coverage):", _frontier(found)]
+        parts += ["Fewer texts, AUPRC (95 %) / missing coverage:", _frontier(found)]
     return parts
 
 
@@ -113,6 +113,6 @@ def _frontier(found: Record) -> str:
     lines = [row(["arm", *map(str, sizes)]), rule(len(sizes) + 1)]
     for arm in dict.fromkeys(p["arm"] for p in found["frontier"]):
         at = {p["n_added"]: p for p in found["frontier"] if p["arm"] == arm}
-        cells = [f"{at[n]['auprc']:.3f} / {percent(at[n]['missing_coverage'] or 0)}" if n in at else "–" for n in sizes]
+        cells = [f"{auprc(at[n])} / {percent(at[n]['missing_coverage'] or 0)}" if n in at else "–" for n in sizes]
         lines.append(row([arm, *cells]))
     return "\n".join(lines)

@@ -417,7 +417,7 @@ def test_the_evaluation_section_shows_lines_correlations_and_the_frontier(evalua
     assert "| paper | 31 | 0.949 (" in text
     assert "- r(FAC, AUPRC) over arms: 0.98 (0.30 to 1.00), n = 4." in text
     assert "- r(FAC, AUPRC) over arms without gold: 0.98, n = 3." in text
-    assert "| gold | 0.960 / 70 % | 0.973 / 86 % |" in text
+    assert "| gold | 0.960 (0.940–0.980) / 70 % | 0.973 (0.953–0.993) / 86 % |" in text
 
 
 def test_general_texts_are_first_messages_by_theme_and_none_twice(tmp_path):

@@ -56,7 +56,10 @@ _FIRING = ("target does not fire", "target does not fire alone")
 
 
 def pool_size(config: SynthesisConfig, n_features: int) -> int:
-    """Candidates that a targeted strategy may draw for so many features; a baseline draws exactly these."""
+    """Candidates that `paper` and `one-step` may draw for so many features in a pass; a baseline draws exactly these.
+
+    What a push is chosen by comes on top with the strategies that push, and is drawn by no baseline.
+    """
     return n_features * (config.pair_candidates + config.max_candidates)
 
 
