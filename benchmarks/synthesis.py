@@ -119,7 +119,7 @@ def measure(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
         arms = run_arms(prepared, options.arms, range(n_seeds), plan, options.work, clock)
         found["studies"][study.name] = describe_study(prepared, arms, RESCORED)
         if options.evaluate and study.test:
-            found["evaluation"] = evaluate_arms(prepared)
+            found["evaluation"] = evaluate_arms(prepared, arms)
     return found
 
 
@@ -139,7 +139,7 @@ def run_arms(
 ) -> list[dict[str, Any]]:
     """Seed after seed, so that what a stopped run has compares all arms; one that cannot run says why.
 
-    Controls that draw three times as much have one seed.
+    Controls that draw more than three times as much have one seed.
     """
     arms, broken = [], set[str]()
     for place, rng_seed in enumerate(seeds):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.markdown import auprc, percent, row, rule
+from benchmarks.synthesis_scores import EQUAL_TOTAL
 from benchmarks.synthesis_studies import Prepared
 from facviz.config import EvaluationConfig
 from facviz.pipeline.evaluating import evaluate
@@ -15,10 +16,14 @@ MIN_ADDED = 25
 """An arm with fewer verified texts would shrink what every other arm may add."""
 
 
-def evaluate_arms(prepared: Prepared, min_added: int = MIN_ADDED) -> dict[str, Any]:
-    """AUPRC of a head for every strategy's verified texts of all seeds, beside the seed set alone and gold."""
+def evaluate_arms(prepared: Prepared, arms: Sequence[Record], min_added: int = MIN_ADDED) -> dict[str, Any]:
+    """AUPRC of a head for the verified texts that a strategy's arms wrote with all seeds, beside seed set and gold.
+
+    Arms that draw as many in all are left out, so that strategies are compared at their own budget.
+    """
     config = EvaluationConfig(
         coverage=prepared.gap["coverage_id"],
+        syntheses=tuple(arm["synth_id"] for arm in arms if arm["arm"] not in EQUAL_TOTAL),
         test=prepared.study.test,
         min_added=min_added,
     )
@@ -87,7 +92,8 @@ def _generated(found: Record) -> str:
         return ""
     return (
         f" *Generated negatives*: {n} of the negatives are texts that the same model wrote unasked (`magpie`) and that "
-        "activate no missing feature, so that origin does not tell the classes apart; nobody judged them."
+        "activate no missing feature, so that a text's origin tells less of its class (of the gold arm's it tells "
+        "more); nobody judged them."
     )
 
 

@@ -266,7 +266,7 @@ def _gaps(gaps: Record) -> list[str]:
                 f"{study['n_targets']} ({sum(study['gap']['within_reach'])} within reach)",
             )
             cells = [title, f"{study['gap']['n_missing']:,}", n, arm, share(covered), *marks]
-            cells += [share(reached) if reached else "–", share(found["accepted_share"]["with gate"])]
+            cells += [share(reached) if reached else "–", f"{found['n_accepted']:,} of {found['n_drawn']:,}"]
             lines.append(row(cells))
     filled, n_targets = _filled(gaps["choices"].values())
     return [

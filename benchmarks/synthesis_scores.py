@@ -23,6 +23,7 @@ ORDERINGS = (
     ("one-step", "plain"),
     ("paper", "plain"),
     ("steered", "plain"),
+    ("paper+steered", "plain"),
     *(("paper+steered", arm) for arm in EQUAL_TOTAL),
     ("paper+steered", "paper"),
     ("paper", "random-feature"),

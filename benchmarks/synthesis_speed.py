@@ -55,8 +55,8 @@ def bench_synthesis(
     """Candidates with a verdict per second, both ways with the same prompts, model and precision.
 
     Ours draws every candidate of the plan: as many are wanted as there are, so that each which ranks above the bar is
-    verified alone in float32; bars are set so that a fifth of the candidates does. The reference measures each of its
-    own alone in float32. Gates behind verification are left out on both sides.
+    verified alone in float32; bars are set so that about a fifth of those of step 2 does. The reference measures each
+    of its own alone in float32. Gates behind verification are left out on both sides.
     """
     plan = {"pair_candidates": 16, "max_candidates": 16, "per_feature": 16, "features_at_once": n_features}
     config = SynthesisConfig(**{**plan, **settings})  # type: ignore[arg-type]

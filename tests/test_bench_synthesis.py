@@ -182,7 +182,7 @@ def test_without_data_the_full_run_says_what_it_needs(monkeypatch, tmp_path, cap
 
 
 def test_what_the_arms_wrote_trains_heads(arms, prepared):
-    found = evaluate_arms(prepared, min_added=1)
+    found = evaluate_arms(prepared, arms, min_added=1)
     trained = {arm["arm"] for arm in found["arms"]}
     assert {"seed", "gold", "paper", "plain", "random-feature"} <= trained
     text = "\n\n".join(synthesis_report.evaluation_section(found))

@@ -249,6 +249,7 @@ def _add_evaluation(commands: Commands, common: argparse.ArgumentParser) -> None
     evaluate = _command(commands, "evaluate", common, "do the samples help a head on frozen states?")
     evaluate.add_argument("--task", required=True)
     evaluate.add_argument("--coverage", metavar="ID", help="coverage run whose samples count; default: the newest")
+    evaluate.add_argument("--syntheses", type=_names, metavar="ID,ID", help="only texts of these runs; default: all")
     evaluate.add_argument("--test", metavar="DATASET", help="labelled dataset the head is scored on")
     evaluate.add_argument("--gold", metavar="DATASET", help="labelled real texts; default: the run's anchor")
     evaluate.add_argument("--positive", type=_names, metavar="L,L", help="labels of the positive class")

@@ -354,6 +354,8 @@ class EvaluationConfig:
 
     coverage: str = ""
     """Coverage run whose samples are evaluated; empty takes the newest of the task."""
+    syntheses: tuple[str, ...] = field(default=(), metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
+    """Synthesis runs of it whose texts count; empty takes all there are."""
     test: str = ""
     """Labelled dataset the head is scored on; empty takes the one with the role `eval`, else half of the gold set."""
     gold: str = ""

@@ -2,7 +2,7 @@
 
 All arms of one seed share negatives and kept positives, and all have the same number of documents of each label. The
 arm that adds nothing repeats the seed set's own positives instead, so that no arm is larger than another. As a control,
-a part of the negatives can be generated texts as well: then origin alone no longer tells the classes apart.
+a part of the negatives can be generated texts as well: then a text's origin tells less of its class.
 """
 
 from __future__ import annotations

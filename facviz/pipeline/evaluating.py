@@ -30,7 +30,7 @@ from facviz.pipeline.evaluation_rows import CEILING, correlations, evaluation_ro
 from facviz.pipeline.evaluation_states import StateReader, kept
 from facviz.pipeline.session import CODE_VERSION, Session
 from facviz.prompts import load_task
-from facviz.records import Floats, Ints
+from facviz.records import Bools, Floats, Ints
 from facviz.store.gap import Gap, read_gap
 from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow
@@ -107,6 +107,7 @@ class _Evaluation:
         self._session, self._material, self._gap, self._config = session, material, gap, config
         self._reader, self._scope = states, scope
         self._started = time.monotonic()
+        self._missing = missing_features(gap.anchor, gap.seed, features=gap.features, act_threshold=gap.act_threshold)
         self._seeds = range(config.rng_seed, config.rng_seed + config.n_seeds)
 
     def result(self) -> dict[str, Any]:
@@ -144,7 +145,15 @@ class _Evaluation:
                 start += len(found)
         positive = material.seed.is_positive
         unasked = np.arange(start, start + len(material.unasked))
+        unasked = unasked[~self._fires_missing(unasked)]
         return Sources(numbers[positive], numbers[~positive], added, unasked), {"gold": gold, "seed": numbers}
+
+    def _fires_missing(self, rows: Ints) -> Bools:
+        """Which of these texts activate a missing feature."""
+        gap, missing = self._gap, self._missing
+        acts = self._maxima[rows][:, missing].toarray()
+        fires: Bools = (acts > np.asarray(gap.act_threshold)[missing]).any(axis=1)
+        return fires
 
     def _train(self, arms: Sequence[str], sizes: Sequence[int], n_added: int) -> dict[tuple[str, int], _Trained]:
         """Every arm at every size, at full size also with generated negatives, and the ceiling once."""
@@ -301,8 +310,7 @@ class _Evaluation:
 
     def _coverage(self, mixes: Sequence[Mix]) -> dict[str, float | None]:
         """FAC of the seed set with what was added, and the missing coverage of what was added; means over seeds."""
-        gap = self._gap
-        missing = missing_features(gap.anchor, gap.seed, features=gap.features, act_threshold=gap.act_threshold)
+        gap, missing = self._gap, self._missing
         fac, filled = [], []
         for mix in mixes:
             added = self._maxima[mix.added]

@@ -93,7 +93,7 @@ def read_material(reader: Reader, run: Row, themes: Mapping[int, str], config: E
         gold, test = (_half(gold, half) for half in (Split.EXPLAIN, Split.SCORE))
     known = {d.doc_id for d in seed}
     gold = [d for d in gold if d.doc_id not in known]
-    rows = reader.rows("coverage_candidates", coverage_id=run["coverage_id"])
+    rows = _candidates(reader, run, config.syntheses)
     added, n_other = _added(rows, run, themes, positive)
     unasked = _unasked(rows, added)
     pools = [*seed, *gold, *unasked, *(d for arm in added.values() for d in arm)]
@@ -163,8 +163,23 @@ def _check_sides(test: Labelled, seed: Labelled, names: Mapping[str, str], posit
         )
 
 
+def _candidates(reader: Reader, run: Row, syntheses: Sequence[str]) -> list[dict[str, Any]]:
+    rows = reader.rows("coverage_candidates", coverage_id=run["coverage_id"])
+    known = {row["synth_id"] for row in rows}
+    for synth_id in syntheses:
+        if synth_id not in known:
+            raise InputError(
+                f"There is no synthesis run {synth_id!r} of coverage run {run['coverage_id']}; known: "
+                f"{', '.join(sorted(known)) or 'none'}."
+            )
+    return [row for row in rows if not syntheses or row["synth_id"] in syntheses]
+
+
 def _unasked(rows: Sequence[Row], added: Mapping[str, Sequence[Document]]) -> tuple[Document, ...]:
-    """Texts that were asked for by nothing and activate no missing feature, each once and none that an arm adds."""
+    """Texts that were asked for by nothing and brought no sample, each once and none that an arm adds.
+
+    They were held against the features of their synthesis only; which activate no missing one shows when they are read.
+    """
     known = {d.text for found in added.values() for d in found}
     found = dict[str, Document]()
     for row in rows:

@@ -127,7 +127,7 @@ NAMED_QUERIES = {
         WHERE synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)
         GROUP BY ALL ORDER BY ALL""",
     "coverage_candidates": """
-        SELECT candidate_id, feature_id, strategy, text, messages, accepted, review,
+        SELECT candidate_id, synth_id, feature_id, strategy, text, messages, accepted, review,
             coalesce(reject_reason, '') AS reason
         FROM current_candidate
         WHERE synth_id IN (SELECT synth_id FROM synthesis_feature WHERE coverage_id = $coverage_id)

@@ -27,6 +27,10 @@ SAMPLE_QUERIES = {
         SELECT feature_id, max_act FROM feature_stats
         WHERE sae_id = $sae_id AND dataset_id = $dataset_id AND mode = $mode
             AND feature_id IN (SELECT unnest($ids::INTEGER[])) ORDER BY feature_id""",
+    "beyond_anchor": """
+        SELECT m.feature_id FROM missing_feature m JOIN feature_stats s USING (feature_id)
+        WHERE m.coverage_id = $coverage_id AND s.sae_id = $sae_id AND s.dataset_id = $dataset_id AND s.mode = $mode
+            AND s.max_act <= greatest($margin * m.act_threshold, 0) ORDER BY m.feature_id""",
     "best_candidates": """
         SELECT * FROM run_candidate
         WHERE coverage_id = $coverage_id AND feature_id IN (SELECT unnest($ids::INTEGER[])) AND text <> ''

@@ -1,6 +1,6 @@
 """What the targeted strategies are compared with: ways to write data that do not know which feature is missing.
 
-All draw as many candidates as a targeted strategy may draw for the same features. `random-feature` is the targeted
+All draw as many candidates as `paper` may draw for the same features. `random-feature` is the targeted
 machinery aimed at features that nothing misses; the others never see a feature.
 """
 

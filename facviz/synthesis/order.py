@@ -57,14 +57,17 @@ def expected_gain(rate: float, n_first: int, n_most: int, n_wanted: int) -> floa
 def next_feature(
     waiting: Sequence[FeatureBrief], order: Literal["relevance", "gain"], seen: Acceptance, config: SynthesisConfig
 ) -> int:
-    """Place in `waiting`, which is in order of relevance; equal gains keep it."""
+    """Place in `waiting`, which is in order of relevance; equal gains keep it.
+
+    By gain, what lies beyond the anchor set comes after all else.
+    """
     if order == "relevance":
         return 0
     gains = [
         expected_gain(seen.rate(brief), config.pair_candidates, config.max_candidates, config.per_feature)
         for brief in waiting
     ]
-    return max(range(len(waiting)), key=lambda i: (gains[i], -i))
+    return max(range(len(waiting)), key=lambda i: (not waiting[i].is_beyond_anchor, gains[i], -i))
 
 
 def batch_sizes(total: int, size: int) -> Iterable[int]:

@@ -1,7 +1,7 @@
 """Texts that were aimed at no missing feature, credited with every one that they turn out to activate.
 
 They pass the same gates and the same verification as aimed ones, alone and in float32, for every missing feature at
-once. Nothing stops early: a baseline draws all that a targeted strategy may draw.
+once. Nothing stops early: a baseline draws all that `paper` may draw.
 """
 
 from __future__ import annotations

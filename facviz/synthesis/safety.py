@@ -35,7 +35,7 @@ def is_withheld(text: str) -> bool:
 
 def safety_note(task: str, provider: str) -> str:
     """What to know before texts of a safety task are written; "" for other tasks."""
-    if task not in SAFETY_TASKS:
+    if task.partition(".")[0] not in SAFETY_TASKS:  # a version may follow
         return ""
     if provider == "local":
         return "A safety task: the local model writes, without operational detail; nothing leaves this machine."

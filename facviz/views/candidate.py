@@ -110,7 +110,8 @@ def _failed(reason: str, gates: Row) -> str:
 def _gate(name: str, gates: Row, row: Row, fails: str) -> Gate:
     label, say = _GATES.get(name, (name.replace("_", " ").capitalize(), None))
     words = _plain(gates[name]) if say is None else say(gates, row)
-    return Gate(label, words, passed=name != fails)
+    is_leak = name == "evaluation_overlap" and bool(gates[name])  # recorded even where an earlier reason counts
+    return Gate(label, words, passed=name != fails and not is_leak)
 
 
 def _plain(value: Any) -> str:

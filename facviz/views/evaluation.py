@@ -225,7 +225,7 @@ def _arm_sentence(row: Mapping[str, Any], n_generated: int) -> str:
         f"{name}: {_signed(gain)} to the seed set alone, {clear}; above it in {percent(gain['share_above'])} of draws."
     )
     if mixed := row.get("mixed"):
-        said += f" With {count(n_generated)} of the negatives generated as well it has {number(mixed['auprc'])}."
+        said += f" With {count(n_generated)} of the negatives generated it has {number(mixed['auprc'])}."
     probe = row["probe"]
     if probe is None:
         return said

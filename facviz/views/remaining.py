@@ -63,7 +63,7 @@ def remaining_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> lis
                 tallies[row["feature_id"]][row["reason"]] += row["n"]
     best = samples_of(queries, run, queries.rows("best_candidates", coverage_id=coverage_id, ids=list(ids)))
     by_feature = {sample.feature_id: sample for sample in best}
-    beyond = beyond_anchor(queries, closed, ids)
+    beyond = beyond_anchor(queries, run)
     for one in best:
         strategies[one.feature_id].add(str(one.row["strategy"]))
     found = []

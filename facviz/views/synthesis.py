@@ -74,7 +74,7 @@ class Closing:
         n = round(self.fac_after * n_anchor) - (n_anchor - self.n_missing) - self.n_filled
         if n <= 0:
             return ""
-        return f"FAC also counts {count(n)} of the others, above δ in a text that was written for another feature."
+        return f"FAC also counts {count(n)} of the others, above δ in a text that was not written for it."
 
 
 def closing(

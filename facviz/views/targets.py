@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from facviz.store.queries import Queries
-from facviz.synthesis.plan import sample_bar
+from facviz.synthesis.plan import VERIFICATION_MARGIN
 from facviz.views.charts import CellState
 from facviz.views.format import UNKNOWN, count_of, number
 from facviz.views.samples import share_words
-from facviz.views.synthesis import Closing
+from facviz.views.synthesis import Closing, Run
 
 MOST_RELEVANT = 8
 PAGE_SIZE = 8
@@ -75,7 +75,7 @@ def find_targets(queries: Queries, closed: Closing, wanted: Wanted) -> Targets:
     """
     rows = {r["feature_id"]: r for r in queries.rows("missing", coverage_id=closed.run["coverage_id"])}
     theme_of = themes_by_feature(queries, closed)
-    beyond = beyond_anchor(queries, closed, list(rows))
+    beyond = beyond_anchor(queries, closed.run)
     cells = [cell for cell in closed.cells if cell.feature_id in rows]
     words = wanted.search.lower().split()
 
@@ -100,14 +100,12 @@ def find_targets(queries: Queries, closed: Closing, wanted: Wanted) -> Targets:
     )
 
 
-def beyond_anchor(queries: Queries, closed: Closing, ids: Sequence[int]) -> frozenset[int]:
-    """Those of these missing features for which a sample must fire more strongly than any anchor text does."""
-    run = closed.run
+def beyond_anchor(queries: Queries, run: Run) -> frozenset[int]:
+    """Missing features of a coverage run for which a sample must fire more strongly than any anchor text does."""
     named = {row["name"]: row["dataset_id"] for row in queries.rows("datasets")}
-    of = {"sae_id": run["sae_id"], "mode": run["mode"], "dataset_id": named.get(run["anchor"], "")}
-    largest = {row["feature_id"]: float(row["max_act"]) for row in queries.rows("strongest", **of, ids=list(ids))}
-    bars = {r["feature_id"]: r["act_threshold"] for r in queries.rows("missing", coverage_id=run["coverage_id"])}
-    return frozenset(f for f, act in largest.items() if f in bars and act <= sample_bar(bars[f]))
+    of = {"coverage_id": run["coverage_id"], "sae_id": run["sae_id"], "mode": run["mode"]}
+    rows = queries.rows("beyond_anchor", **of, dataset_id=named.get(run["anchor"], ""), margin=VERIFICATION_MARGIN)
+    return frozenset(row["feature_id"] for row in rows)
 
 
 def themes_by_feature(queries: Queries, closed: Closing) -> dict[int, str]:
@@ -130,7 +128,7 @@ def target_rows(queries: Queries, closed: Closing, ids: Sequence[int]) -> list[T
     coverage_id = closed.run["coverage_id"]
     rows = {r["feature_id"]: r for r in queries.rows("missing", coverage_id=coverage_id) if r["feature_id"] in shown}
     bests = {r["feature_id"]: r for r in queries.rows("feature_bests", coverage_id=coverage_id)}
-    theme_of, beyond = themes_by_feature(queries, closed), beyond_anchor(queries, closed, ids)
+    theme_of, beyond = themes_by_feature(queries, closed), beyond_anchor(queries, closed.run)
     return [
         Target(
             feature_id=f,

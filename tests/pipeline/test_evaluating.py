@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from facviz.store.events import append_event, candidate_of, new_event
 from facviz.store.workspace import open_workspace
 from facviz.synthesis.pool import NOTHING_FIRES
 from facviz.testing.fakes import SilentProgress
+from facviz.testing.planted import WORDS
 from facviz.testing.workspaces import COMPANIONS, MARKED, NEUTRALS
 
 PLAN = EvaluationConfig(n_seeds=2, n_bootstrap=100)
@@ -120,7 +122,7 @@ class Unasked:
         rows = self._reader.rows(name, **parameters)
         if name != "coverage_candidates":
             return rows
-        asked = {"strategy": "magpie", "accepted": False, "review": "unreviewed", "feature_id": -1}
+        asked = {"synth_id": "made", "strategy": "magpie", "accepted": False, "review": "unreviewed", "feature_id": -1}
         written = [(text, reason) for text in self._texts for reason in (NOTHING_FIRES, "degenerate")]
         messages = [
             [{"role": "user", "content": text + (" degenerate" if r == "degenerate" else "")}] for text, r in written
@@ -131,12 +133,16 @@ class Unasked:
         ]
 
 
+def _with_unasked(texts, reader, *rest):
+    return read_material(Unasked(reader, texts), *rest)
+
+
 @pytest.fixture
 def unasked(monkeypatch):
     """40 texts without a marked word, as the generator writes them."""
     rng = random.Random(1)
     texts = [" ".join(rng.sample([*COMPANIONS, *NEUTRALS], 7)) for _ in range(40)]
-    monkeypatch.setattr(stage, "read_material", lambda reader, *rest: read_material(Unasked(reader, texts), *rest))
+    monkeypatch.setattr(stage, "read_material", partial(_with_unasked, texts))
     return texts
 
 
@@ -171,6 +177,29 @@ def test_only_unasked_texts_that_fire_nothing_are_generated_negatives_and_none_i
     assert [d.text for d in material.unasked] == [*unasked, heldout[0]]
     assert before.unasked == ()
     assert material.n_exact == before.n_exact + 1
+
+
+def test_an_unasked_text_that_fires_a_missing_feature_after_all_is_no_negative(evaluate, workspace, monkeypatch):
+    found = evaluate()
+    with workspace.reader() as reader:
+        missing = [r["feature_id"] for r in reader.rows("missing", coverage_id=found["coverage_id"])]
+    rng = random.Random(2)
+    quiet = [" ".join(rng.sample([*COMPANIONS, *NEUTRALS], 7)) for _ in range(9)]
+    loud = [f"{text} {WORDS[missing[i % len(missing)]]}" for i, text in enumerate(quiet)]
+    counted = []
+    for texts in (quiet, [*quiet, *loud]):
+        monkeypatch.setattr(stage, "read_material", partial(_with_unasked, texts))
+        counted.append(evaluate()["n_generated_negative"])
+    assert counted == [9, 9]
+
+
+def test_only_the_synthesis_runs_asked_for_count(evaluate, workspace):
+    with workspace.reader() as reader:
+        [run] = reader.rows("syntheses")
+    known = evaluate(syntheses=(run["synth_id"],))
+    assert known["arms"] == evaluate()["arms"]
+    with pytest.raises(InputError, match=f"no synthesis run 'other'.*known: {run['synth_id']}"):
+        evaluate(syntheses=("other",))
 
 
 def test_without_unasked_texts_there_is_no_such_control(evaluate):

@@ -212,4 +212,5 @@ def test_honest_messages_of_the_demos_themes_pass_beside_all_the_others():
 def test_a_safety_task_says_who_writes_and_that_paid_providers_may_refuse():
     assert "local model" in safety_note("toxicity", "local")
     assert "may refuse" in safety_note("toxicity", "anthropic")
+    assert safety_note("toxicity.v1", "local") == safety_note("toxicity", "local")
     assert safety_note("topic", "anthropic") == ""

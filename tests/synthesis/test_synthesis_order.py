@@ -43,6 +43,8 @@ def test_a_feature_beyond_the_anchor_set_comes_last_by_gain_and_counts_apart(wai
     seen = Acceptance()
     seen.add(waiting[2], 90, 100)
     assert next_feature([weak, waiting[0]], "gain", seen, CONFIG) == 1
+    seen.add(waiting[0], 0, 5000)  # the other kind has brought nothing at all
+    assert next_feature([weak, waiting[0]], "gain", seen, CONFIG) == 1
     seen.add(weak, 0, 5000)
     assert seen.rate(waiting[1]) > 0.5 > seen.rate(weak)
     assert next_feature([weak, waiting[0]], "relevance", seen, CONFIG) == 0

@@ -56,7 +56,7 @@ def test_generated_negatives_are_a_column_and_words_only_where_there_are_any(eva
     mixed = read_evaluation(found)
     cells = [arm.row["With 77 generated negatives"] for arm in mixed.arms]
     assert cells == ["–", "0.900 (0.880–0.920)", "–", "–"]
-    assert "With 77 of the negatives generated as well it has 0.900." in mixed.arms[1].sentence
+    assert "With 77 of the negatives generated it has 0.900." in mixed.arms[1].sentence
     assert "77 of the negatives are texts that the same writer made unasked" in mixed.labels
     assert "a control" not in plain.labels
     del found["n_generated_negative"], found["arms"][1]["mixed"]  # as an evaluation of an earlier version was stored

@@ -75,6 +75,17 @@ def test_a_feature_that_no_anchor_text_goes_far_enough_for_is_told_apart():
     assert "vary more" in advice("exhausted", 0.95, {"copied": 9}, {"paper"}, is_beyond_anchor=True)
 
 
+def test_the_advice_is_told_what_lies_beyond_the_anchor_set(database, closed, monkeypatch):
+    [feature_id] = unreached(closed)
+    monkeypatch.setattr("facviz.views.remaining.advice", lambda *_, is_beyond_anchor, **__: str(is_beyond_anchor))
+    said = []
+    for ids in (frozenset(), frozenset({feature_id})):
+        monkeypatch.setattr("facviz.views.remaining.beyond_anchor", lambda queries, run, ids=ids: ids)
+        [row] = remaining_rows(database, closed, [feature_id])
+        said.append(row.advice)
+    assert said == ["False", "True"]
+
+
 def test_bars_end_at_one_and_a_half_thresholds_and_escape_their_words(database, closed):
     assert "width:100.0%" in near_bar_html(9.0, "x")
     assert "width:33.3%" in near_bar_html(0.5, "x")

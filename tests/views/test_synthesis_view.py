@@ -62,7 +62,7 @@ def test_what_a_text_activates_beside_its_target_is_said_where_fac_counts_more_t
     closed = closing(database, run, summaries)
     assert closed.besides == ""
     fewer = dataclasses.replace(closed, n_filled=10)
-    assert fewer.besides.startswith("FAC also counts 2 of the others, above δ in a text that was written for another")
+    assert fewer.besides.startswith("FAC also counts 2 of the others, above δ in a text that was not written for it")
     assert dataclasses.replace(fewer, is_exact=False).besides == ""
     assert dataclasses.replace(fewer, fac_after=None).besides == ""
     assert dataclasses.replace(fewer, run={**run, "n_anchor": 60_000}).besides == ""

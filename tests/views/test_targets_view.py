@@ -10,6 +10,7 @@ import pytest
 from facviz.store.events import candidate_of
 from facviz.store.manifest import Scope
 from facviz.store.schema import rows_to_arrow
+from facviz.views import targets
 from facviz.views.coverage import coverage_runs
 from facviz.views.html_page import html_text
 from facviz.views.report import stakeholder_report
@@ -84,7 +85,7 @@ def test_where_labels_tell_no_themes_the_groups_of_the_map_do(database, closed, 
 
 
 class Weaker:
-    """The same tables, where some features reach in the anchor set what a sample must exceed and no more."""
+    """The same tables, where the anchor set shows some features no more strongly than a sample must."""
 
     def __init__(self, database, ids):
         self._database, self._ids = database, ids
@@ -93,26 +94,22 @@ class Weaker:
         return getattr(self._database, name)
 
     def rows(self, name, **parameters):
-        rows = self._database.rows(name, **parameters)
-        if name != "strongest":
-            return rows
-        [run] = self._database.rows("coverage")
-        bars = {
-            r["feature_id"]: 1.05 * r["act_threshold"]
-            for r in self._database.rows("missing", coverage_id=run["coverage_id"])
-        }
-        return [r | {"max_act": bars[r["feature_id"]]} if r["feature_id"] in self._ids else r for r in rows]
+        if name == "beyond_anchor":
+            return [{"feature_id": f} for f in self._ids]
+        return self._database.rows(name, **parameters)
 
 
-def test_beyond_the_anchor_set_is_what_fires_in_no_anchor_text_as_a_sample_must(database, closed, missing):
+@pytest.mark.parametrize("margin", [0.5, 1.05, 9.0, 99.0])
+def test_beyond_the_anchor_set_is_what_fires_in_no_anchor_text_as_a_sample_must(
+    database, closed, missing, margin, monkeypatch
+):
     run = closed.run
     of = {"sae_id": run["sae_id"], "mode": run["mode"], "dataset_id": database.dataset(run["anchor"])["dataset_id"]}
     largest = {s["feature_id"]: s["max_act"] for s in database.rows("stats", **of)}
-    ids = [r["feature_id"] for r in missing]
-    by_hand = {r["feature_id"] for r in missing if largest[r["feature_id"]] <= 1.05 * r["act_threshold"]}
-    assert beyond_anchor(database, closed, ids) == by_hand
-    assert beyond_anchor(Weaker(database, ids[:2]), closed, ids) == by_hand | set(ids[:2])
-    assert beyond_anchor(database, closed, []) == set()
+    by_hand = {r["feature_id"] for r in missing if largest[r["feature_id"]] <= margin * r["act_threshold"]}
+    monkeypatch.setattr(targets, "VERIFICATION_MARGIN", margin)
+    assert beyond_anchor(database, run) == by_hand
+    assert len(by_hand) == {0.5: 0, 1.05: 0, 9.0: 9, 99.0: 12}[margin]
 
 
 def test_what_is_beyond_the_anchor_set_comes_last_by_gain_and_among_those_suggested(database, closed, missing):

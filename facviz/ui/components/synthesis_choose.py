@@ -29,10 +29,11 @@ from facviz.views.targets import (
 NONE = "none"
 """What the address says where nothing is chosen, unlike where it says nothing."""
 BEYOND_ANCHOR = f"no anchor text goes beyond {VERIFICATION_MARGIN} δ"
-_BEYOND_HELP = "A sample must, so such a feature is hardly ever filled; it comes last."
+_BEYOND_HELP = "A sample must, so such a feature is hardly ever filled; by gain it comes last."
 _PAGE = ("missing_page",)
 _GAIN_HELP = (
-    "Every filled feature adds the same to FAC; one that fires in more texts of the anchor set matters more often."
+    "Every filled feature adds the same to FAC; one that fires in more texts of the anchor set matters more often. "
+    "What no anchor text shows strongly enough comes last."
 )
 
 
