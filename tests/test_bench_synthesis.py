@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from benchmarks.synthesis_help import evaluate_arms
 from facviz.config import BackboneConfig, CoverageConfig, DatasetConfig, RelevanceConfig, SampleConfig, check_ranges
 from facviz.testing.workspaces import anchor_rows, make_planted_run
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 PLAN = Plan(n_targets=4, n_candidates=4, max_tokens=8, n_seeds=2, batch=16)
 PLANTED_ARMS = ("one-step", "paper", "plain", "self-instruct", "magpie", "evol", "random-feature")
 
@@ -155,10 +159,12 @@ def test_the_program_writes_its_record_and_section_and_resumes(study, work, arms
 
 
 @pytest.mark.slow
-def test_the_small_run_fills_missing_features_of_the_demo_with_the_packaged_model(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(synthesis_studies, "choose_progress", lambda quiet: _Silent())
+def test_the_small_run_fills_missing_features_of_the_demo_with_the_packaged_model(tmp_path):
+    """In a process of its own, which gives its memory back."""
     out = tmp_path / "small.json"
-    assert program.main(["--small", "--work", str(tmp_path), "--out", str(out), "--arms", "one-step", "plain"]) == 0
+    asked = ["--small", "--work", tmp_path, "--out", out, "--arms", "one-step", "plain"]
+    command = [sys.executable, "-m", "benchmarks.synthesis", *map(str, asked)]
+    told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=True)
     [study] = json.loads(out.read_text())["studies"].values()
     one_step, plain = study["arms"]["one-step"], study["arms"]["plain"]
     assert (study["n_targets"], one_step["n_drawn"], plain["n_drawn"]) == (8, 64, 64)
@@ -166,7 +172,7 @@ def test_the_small_run_fills_missing_features_of_the_demo_with_the_packaged_mode
     covered = [arm["missing_coverage"]["with gate"]["1"]["value"] for arm in (one_step, plain)]
     assert covered[0] >= 0.25  # two of eight; aimed texts of that model cover three quarters
     assert covered[0] > covered[1]
-    assert "### " in capsys.readouterr().out
+    assert "### " in told.stdout
 
 
 class _Silent:

@@ -70,8 +70,7 @@ def _from_flags(cls: type[T], arguments: argparse.Namespace, **more: object) -> 
 
 
 def _workspace_path(arguments: argparse.Namespace) -> str:
-    path = arguments.workspace or os.environ.get("FACVIZ_WORKSPACE")
-    if not path:
+    if not (path := arguments.workspace or os.environ.get("FACVIZ_WORKSPACE")):
         raise InputError("Say where results go: give --workspace W or set FACVIZ_WORKSPACE.")
     return str(path)
 
@@ -254,8 +253,7 @@ def _coverage(arguments: argparse.Namespace) -> Result:
         session, sae_id = _sae_session(arguments, workspace)
         measured = coverage.coverage(session, sae_id, arguments.task, arguments.relevance_source, config)
     exact = (measured["n_anchor"] - measured["n_missing"]) / measured["n_anchor"]  # "fac" itself is rounded
-    below = config.min_fac is not None and exact < config.min_fac
-    return measured, 1 if below else 0
+    return measured, int(config.min_fac is not None and exact < config.min_fac)
 
 
 def _synthesize(arguments: argparse.Namespace) -> Result:

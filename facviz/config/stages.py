@@ -285,9 +285,8 @@ class SynthesisConfig:
     strategy: Literal[
         "paper", "one-step", "steered", "paper+steered", "plain", "self-instruct", "magpie", "evol", "random-feature"
     ] = "paper"
-    """`paper`: contrastive pair, then guided candidates (Algorithm 2); `one-step` without the pair; `steered`: the
-    model is pushed along the feature's direction; `paper+steered` both. The others are baselines that do not know
-    which feature is missing."""
+    """`paper`: a pair, then guided candidates (Algorithm 2); `one-step` without the pair; `steered`: the model is
+    pushed along the feature's direction; `paper+steered` both. The others are baselines, told of no missing feature."""
     step: Literal["pairs", "guided", "both"] = "both"
     """Which of the two steps to run."""
     max_features: int | None = None
@@ -322,8 +321,7 @@ class SynthesisConfig:
     anti_copy: bool = field(default=True, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
     """Turn down a sample whose target falls silent once the words it copied are taken out."""
     embedding_gate: bool = field(default=True, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
-    """Turn down a sample that says what a known or an evaluation text says in other words, where the packaged embedding
-    model is installed."""
+    """Turn down what says the same as a known or an evaluation text, where the packaged embedder is installed."""
     max_kl: float = field(default=2.0, metadata=NOT_IN_FINGERPRINT_AT_DEFAULT)
     """Nats a token that a push may move the model's predictions by, on average."""
     provider: Literal["local", "auto", "anthropic", "openai"] = field(

@@ -12,8 +12,8 @@ from facviz.testing.workspaces import COMPANIONS, MARKED, NEUTRALS
 EVALUATION_KEYS = {
     "eval_id", "task", "coverage_id", "sae_id", "anchor", "seed", "gold", "test", "is_split", "positive", "backbone",
     "layer", "n_test", "n_test_positive", "prevalence", "n_exact_duplicates", "n_near_duplicates", "n_other_themes",
-    "n_added", "n_positive", "n_negative", "n_seed_positive", "n_seeds", "rng_seed", "n_bootstrap", "ceiling",
-    "frontier", "correlation", "left_out", "versions", "seconds", "arms",
+    "n_added", "n_positive", "n_negative", "n_generated_negative", "n_seed_positive", "n_seeds", "rng_seed",
+    "n_bootstrap", "ceiling", "frontier", "correlation", "left_out", "versions", "seconds", "arms",
 }  # fmt: skip
 ASKED = ["evaluate", "--task", "toxicity", "--n-seeds", 1, "--n-bootstrap", 50]
 
