@@ -400,7 +400,7 @@ def test_known_gaps_stand_with_their_bar(record):
     study = record["studies"]["some"] | {"title": "code", "arms": {"paper": figures(0.7)}, "orderings": []}
     told = {"n_candidates": 16, "max_tokens": 64, "temperature": 1.0, "passes": 2}
     text = synthesis_report.report({"gaps": told | {"choices": {"code": study}}})
-    assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 20 % (15–25) |" in text
+    assert "| code | 60 | 40 (37 within reach) | paper | 70 % (65–75) | reached | missed | – | 100 of 960 |" in text
     assert "to accept one, 16 at most in each of 2 rounds" in text
     assert "at most 64 tokens, sampled at temperature 1." in text
     assert "--gaps --choices code\n" in text

@@ -17,6 +17,7 @@ from facviz.store.schema import TABLES, rows_to_arrow, to_arrow
 from facviz.store.workspace import Workspace
 
 PARAMETERS = {
+    "margin": 1.05,
     "sae_id": "id",
     "dataset_id": "id",
     "coverage_id": "id",
