@@ -167,7 +167,7 @@ def _reading(studies: Mapping[str, Any], deltas: Sequence[float]) -> str:
         lines += _goal(name, study)
         for pair in CLAIMS:
             lines += _claim(name, study, pair, deltas)
-        lines += [*_best_baseline(name, study), *_copying(name, study)]
+        lines += [*_best_baseline(name, study), *_copying(name, study), *_beyond(name, study)]
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -226,6 +226,22 @@ def _best_baseline(name: str, study: Mapping[str, Any]) -> list[str]:
     word = "above" if value("paper") > value(best) else "**not above**"
     ours, theirs = percent(value("paper")), percent(value(best))
     return [f"`{name}`: the best baseline at δ 1 is {best}, {theirs}; `paper`, {ours}, is {word}."]
+
+
+def _beyond(name: str, study: Mapping[str, Any]) -> list[str]:
+    """What aiming at targets that are not within reach brought, beside the others."""
+    aimed = study.get("aimed", {})
+    if not aimed or not aimed["beyond"]["n_drawn"]:
+        return []
+
+    def told(found: Mapping[str, int]) -> str:
+        covered_in = f"covered in {found['n_covered']:,} of {found['n_runs']:,} runs"
+        return f"{found['n_accepted']:,} of {found['n_drawn']:,} candidates accepted, {covered_in}"
+
+    return [
+        f"`{name}`: arms that aim, at targets not within reach: {told(aimed['beyond'])}; at the others: "
+        f"{told(aimed['within'])}."
+    ]
 
 
 def _copying(name: str, study: Mapping[str, Any]) -> list[str]:

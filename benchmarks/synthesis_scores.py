@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 EQUAL_TOTAL = {f"{arm}, as many in all": arm for arm in ("one-step", "plain", "random-feature")}
 """Arms that draw as many in all as `paper+steered` with what its pair and push are made of → their strategy."""
+AIMING = ("one-step", "one-step, as many in all", "paper", "steered", "paper+steered")
+"""Arms whose parts of the budget are their targets."""
 N_BOOTSTRAP = 2000
 SWEEP = (0.3, 0.6, 1.0)
 ORDERINGS = (
@@ -74,7 +76,21 @@ def summarise(
     for name, found in by_name.items() if len(reached) else ():
         values = np.stack([covered(arm, 1.0, with_gate=True)[reached] for arm in found])
         figures[name]["within_reach"] = _rounded(_Bootstrap(len(reached), rng_seed).estimate(values))
-    return {"arms": figures, "orderings": _orderings(by_name, deltas, draw)}
+    found = {"arms": figures, "orderings": _orderings(by_name, deltas, draw)}
+    return found | {
+        "aimed": {"within": _aimed(arms, reached), "beyond": _aimed(arms, np.flatnonzero(~np.array(within_reach)))}
+    }
+
+
+def _aimed(arms: Sequence[Arm], targets: npt.NDArray[np.int64]) -> dict[str, int]:
+    """What arms that aim drew and accepted for these targets, and in how many runs a target was covered at δ 1."""
+    chosen, aiming = set(targets.tolist()), [arm for arm in arms if arm["arm"] in AIMING]
+    return {
+        "n_runs": len(aiming) * len(chosen),
+        "n_drawn": sum(arm["drawn"][unit] for arm in aiming for unit in chosen),
+        "n_accepted": sum(s["accepted"] for arm in aiming for s in arm["samples"] if s["unit"] in chosen),
+        "n_covered": int(sum(covered(arm, 1.0, with_gate=True)[sorted(chosen)].sum() for arm in aiming)),
+    }
 
 
 def _figures(arms: Sequence[Arm], deltas: Sequence[float], draw: _Bootstrap) -> dict[str, Any]:

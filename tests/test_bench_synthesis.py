@@ -396,6 +396,20 @@ def test_known_gaps_take_no_arms_of_ones_own(capsys):
     assert "leave --arms out" in capsys.readouterr().err
 
 
+def test_what_is_beyond_reach_is_counted_for_arms_that_aim_alone():
+    plain = arm("plain", 0, [(1, True, (0, 2.0, 0, 0))])
+    found = synthesis_scores.summarise([HAND, plain], (1.0,), [True, False, True, True])["aimed"]
+    # HAND draws two for each of four targets; units 0 and 3 are accepted, 1 is turned down for copying
+    assert found["beyond"] == {"n_runs": 1, "n_drawn": 2, "n_accepted": 0, "n_covered": 0}
+    assert found["within"] == {"n_runs": 3, "n_drawn": 6, "n_accepted": 2, "n_covered": 2}
+    text = synthesis_report._beyond("some", {"aimed": found})
+    assert text == [
+        "`some`: arms that aim, at targets not within reach: 0 of 2 candidates accepted, covered in 0 of 1 runs; at "
+        "the others: 2 of 6 candidates accepted, covered in 2 of 3 runs."
+    ]
+    assert synthesis_report._beyond("some", {}) == []
+
+
 def test_known_gaps_stand_with_their_bar(record):
     study = record["studies"]["some"] | {"title": "code", "arms": {"paper": figures(0.7)}, "orderings": []}
     told = {"n_candidates": 16, "max_tokens": 64, "temperature": 1.0, "passes": 2}
